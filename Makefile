@@ -1,0 +1,48 @@
+# The handful of commands a newcomer needs; `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help rehearsal test lint env env-dev lock clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+rehearsal: env  ## the whole pipeline in minutes on a CPU: 16 shallow runs, Figure 4, Table 1 (in rehearsal/)
+	@tools/rehearse $(REHEARSAL)
+
+test: env-dev  ## lint-free tests: no data, no GPU, no network, minutes
+	python -m pytest
+
+lint: env-dev  ## ruff and mypy, as CI runs them
+	ruff check .
+	ruff format --check .
+	mypy
+
+env: $(VENV)/.user  ## make the environment the pipeline runs in (then: source .venv/bin/activate)
+
+env-dev: $(VENV)/.dev  ## the same, with what tests and checks need
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d found, 3.11 to 3.13 needed: make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+# Wheels only, each by its hash; antlr4-python3-runtime (DVC's configuration parser needs it) is published as source alone.
+PIP_INSTALL = python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-binary antlr4-python3-runtime
+
+$(VENV)/.user: requirements.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -r $<
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -r $<
+	@touch $@ $(VENV)/.user
+
+lock: env-dev  ## pin requirements*.in anew, with hashes, for Python 3.11-3.13 on Linux and macOS
+	uv pip compile $(LOCK) requirements.in -o requirements.txt
+	uv pip compile $(LOCK) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+LOCK = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+clean:  ## remove what the pipeline made and git does not keep (checkpoints and data stay)
+	rm -rf plan models rehearsal dvc_plots .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,101 @@
+"""Run cards: one small file per run with everything that decides its result, and nothing else."""
+
+import dataclasses
+import hashlib
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from lib.errors import BadInput
+from lib.files import canonical_json, read_json, write_whole
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunCard:
+    """One training run. A field that is None is one this run does not use; it is left out of the file."""
+
+    network: str
+    block: str  # "basic" or "bottleneck"
+    blocks_per_stage: int  # n: a network has three stages of n blocks
+    ordering: str
+    dropout_p: float | None = None  # probability of zeroing; orderings with dropout only
+    seed: int
+    dataset: str
+    train_images: int
+    test_images: int
+    augmentation: str
+    precision: str
+    device: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    momentum: float | None = None  # SGD only
+    weight_decay: float
+    learning_rate: float
+    learning_rate_rule: str
+    learning_rate_steps: tuple[int, ...] | None = None  # epochs after which the rate drops; rule "steps" only
+    learning_rate_factor: float | None = None  # what each drop multiplies it by; rule "steps" only
+
+    @property
+    def name(self) -> str:
+        """The run's name, also its stage's: `<network>-<ordering>-<seed>`."""
+        return f"{self.network}-{self.ordering}-{self.seed}"
+
+    def seed_for(self, purpose: str, epoch: int = 0) -> int:
+        """A seed for one use of randomness, the same for every run of this card's seed.
+
+        Deriving instead of storing keeps uses apart: evaluation cannot disturb training, and all networks of a
+        seed see the same order of images, which is what makes comparing them a paired comparison.
+        31 bits, because PyTorch's CPU generator drops what is above 32.
+        """
+        digest = hashlib.sha256(f"{self.seed}/{purpose}/{epoch}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+    def write(self, path: Path) -> None:
+        """Write the card as canonical JSON."""
+        used = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        write_whole(path, canonical_json(used))
+
+    @classmethod
+    def read(cls, path: Path) -> "RunCard":
+        """Read a card. Raises BadInput that names the file and the key."""
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise BadInput(f"{path} is not a run card: `python -m stages.plan` writes them anew")
+        fields = typing.get_type_hints(cls)
+        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        wrong = [key for key in content if key not in fields] + sorted(required - set(content))
+        wrong += [key for key, kind in fields.items() if key in content and not _fits(content[key], kind)]
+        if wrong:
+            raise BadInput(f"{path}: {wrong[0]} is not as a run card has it; `python -m stages.plan` writes it anew")
+        steps = content.get("learning_rate_steps")
+        card = cls(**content | ({"learning_rate_steps": tuple(steps)} if steps is not None else {}))
+        if path.stem != card.name:
+            raise BadInput(f"{path} is the card of {card.name}: rename it, or write it anew by `python -m stages.plan`")
+        return card
+
+
+def place_in_study(path: Path) -> tuple[int, list[RunCard]]:
+    """The cards of a card's study, and which of them it is, from 1; alone, where no study.json lies beside it.
+
+    For showing progress only: a result depends on its own card and on nothing else.
+    """
+    study = path.with_name("study.json")
+    if not study.exists() or path.stem not in (runs := read_json(study)["runs"]):
+        return 1, [RunCard.read(path)]
+    return runs.index(path.stem) + 1, [RunCard.read(path.with_name(f"{run}.json")) for run in runs]
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value has the type of a card's field; true and false are no numbers, 1 is a float."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(kind) if option is not types.NoneType)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_fits(item, int) for item in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is kind

@@ -1,0 +1,218 @@
+"""CIFAR-10 in memory: verify the files, read them without running a pickle's code, serve batches as tensors."""
+
+import dataclasses
+import hashlib
+import io
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib.errors import BadInput
+from lib.files import canonical_json, read_json, write_whole
+
+FOLDER = "cifar-10-batches-py"  # inside the data folder, as in the official archive and as torchvision expects it
+TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
+TEST_FILE = "test_batch"
+NAMES_FILE = "batches.meta"
+MANIFEST = "dataset.json"  # stands beside FOLDER where the files are not the official ones, and lists what they are
+
+# Bytes and SHA-256 of the official files (their MD5s are those torchvision holds).
+OFFICIAL_FILES: dict[str, tuple[int, str]] = {
+    "data_batch_1": (31035704, "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd"),
+    "data_batch_2": (31035320, "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8"),
+    "data_batch_3": (31035999, "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9"),
+    "data_batch_4": (31035696, "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b"),
+    "data_batch_5": (31035623, "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154"),
+    "test_batch": (31035526, "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831"),
+    "batches.meta": (158, "f962466ef690d46b226450fb9aadc74ba4bc64a76aa526b5827fe4bc5c7125cb"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images (N, 32, 32, 3) as bytes, and labels (N,) from 0 to 9."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A verified data set, whole in memory."""
+
+    name: str  # "cifar10", or what the manifest says
+    train: Split
+    test: Split
+
+
+def verified_files(folder: Path) -> tuple[str, dict[str, bytes]]:
+    """The data set's name and its files' contents, each checked by size and SHA-256.
+
+    What is hashed is what is returned: nothing can change in between.
+    Raises BadInput that names the file and the cure.
+    """
+    name, expected = "cifar10", OFFICIAL_FILES
+    if (folder / MANIFEST).exists():
+        manifest = read_json(folder / MANIFEST)
+        try:
+            name = str(manifest["dataset"])
+            expected = {file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise BadInput(f"{folder / MANIFEST} is damaged: {_CURE}") from None
+        if name == "cifar10" or set(expected) != set(OFFICIAL_FILES):
+            raise BadInput(f"{folder / MANIFEST} does not describe a stand-in data set: {_CURE}")
+    return name, {file: verified_file(folder / FOLDER / file, *expected[file]) for file in expected}
+
+
+_CURE = "fetch it anew by `dvc repro -f -s download`"
+
+
+def verified_file(path: Path, size: int, sha256: str) -> bytes:
+    """A file's content, if it has that size and that SHA-256; else BadInput that names it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}): {_CURE}") from None
+    if fault := fault_of(content, size, sha256):
+        raise BadInput(f"{path} {fault}: {_CURE}")
+    return content
+
+
+def fault_of(content: bytes, size: int, sha256: str) -> str | None:
+    """What is wrong with a file's content, or None."""
+    if len(content) != size:
+        return f"has {len(content):,} bytes, not {size:,}"
+    found = hashlib.sha256(content).hexdigest()
+    return None if found == sha256 else f"is damaged (SHA-256 {found[:12]}..., not {sha256[:12]}...)"
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, numbers, text and numpy arrays; refuses to call anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        rebuild_array = np.empty(0).__reduce__()[0]  # numpy.core.multiarray or numpy._core.multiarray, by version
+        allowed = {"_reconstruct": rebuild_array, "ndarray": np.ndarray, "dtype": np.dtype}
+        if module.split(".")[0] != "numpy" or name not in allowed:
+            raise pickle.UnpicklingError(f"it would run {module}.{name}")
+        return allowed[name]
+
+
+def read_batch(content: bytes, path: Path) -> Split:
+    """One batch file's images and labels. Raises BadInput that names the file."""
+    try:
+        entry = ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+        planes = np.asarray(entry["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)  # stored as colour planes
+        split = Split(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.asarray(entry["labels"], dtype=np.int64))
+        if len(split.images) != len(split.labels) or split.labels.min() < 0 or split.labels.max() > 9:
+            raise ValueError("images and labels do not fit each other")
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise BadInput(f"{path} is not a batch of CIFAR-10 ({error}): {_CURE}") from None
+    return split
+
+
+def load(folder: Path, wanted: str, train_images: int, test_images: int) -> DataSet:
+    """The first so many training and test images of a verified data folder.
+
+    Raises BadInput if a file is damaged, if CIFAR-10 is wanted and this is not it, or if the folder holds too little.
+    """
+    name, files = verified_files(folder)
+    if wanted not in ("auto", name):
+        raise BadInput(f"{folder} holds the {name} data set, the run is for {wanted}: {_CURE}")
+    batches = {file: read_batch(files[file], folder / FOLDER / file) for file in (*TRAIN_FILES, TEST_FILE)}
+    train = _first(train_images, [batches[file] for file in TRAIN_FILES], "train_images")
+    return DataSet(name, train, _first(test_images, [batches[TEST_FILE]], "test_images"))
+
+
+def _first(count: int, batches: list[Split], key: str) -> Split:
+    labels = np.concatenate([batch.labels for batch in batches])
+    if count > len(labels):
+        raise BadInput(f"{key}: {count:,} asked for, the data set has {len(labels):,}: lower it in params.yaml")
+    return Split(np.concatenate([batch.images for batch in batches])[:count], labels[:count])
+
+
+def write_stand_in(folder: Path, name: str, batches: dict[str, Split], label_names: list[str]) -> None:
+    """Write a data set of one's own under CIFAR-10's contract: the same files, and a manifest that names it."""
+    contents = {
+        NAMES_FILE: _pickled({"label_names": label_names, "num_cases_per_batch": 10000, "num_vis": 3072}),
+        **{
+            file: _pickled({"data": _planes(batch.images), "labels": batch.labels.tolist()})
+            for file, batch in batches.items()
+        },
+    }
+    for file, content in contents.items():
+        write_whole(folder / FOLDER / file, content)
+    files = {file: [len(content), hashlib.sha256(content).hexdigest()] for file, content in contents.items()}
+    write_whole(folder / MANIFEST, canonical_json({"dataset": name, "files": files}))
+
+
+def _planes(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
+
+
+def _pickled(entry: dict[str, Any]) -> bytes:
+    return pickle.dumps(entry, protocol=4)  # fixed, so that the bytes do not depend on the Python version
+
+
+def channel_statistics(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each colour (3,), in bytes; exact, from counts of the 256 values."""
+    counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
+    values = np.arange(256)
+    mean = (counts * values).sum(axis=1) / counts.sum(axis=1)
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / counts.sum(axis=1)
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(variance**0.5, dtype=torch.float32)
+
+
+class Batches:
+    """A split that stays whole on the device, served as (normalised images (B, 3, 32, 32), labels (B,)).
+
+    `statistics` are the training set's, for both splits. The last batch of a pass is as small as need be.
+    """
+
+    def __init__(
+        self, split: Split, statistics: tuple[torch.Tensor, torch.Tensor], batch_size: int, device: torch.device
+    ) -> None:
+        self.images = torch.from_numpy(split.images).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.mean, self.std = (each.to(device).view(1, 3, 1, 1) for each in statistics)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images once, in the files' order, as they are."""
+        for images, labels in zip(
+            self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
+        ):
+            yield self._normalised(images), labels
+
+    def shuffled(self, seed: int, augmentation: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images once, in an order and with an augmentation drawn from `seed`, on every device the same.
+
+        Augmentations: "none"; "crop_flip" pads by four black pixels, cuts 32x32 out anywhere and mirrors every second
+        image, as the CIFAR recipes do (He et al. 2015, Sec. 4.2).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        if augmentation == "none":
+            for chosen in order.split(self.batch_size):
+                yield self._normalised(self.images[chosen]), self.labels[chosen]
+            return
+        padded = torch.nn.functional.pad(self.images, (0, 0, 4, 4, 4, 4))
+        shifts = torch.randint(0, 9, (2, len(self), 1), generator=generator).to(padded.device)
+        flips = torch.randint(0, 2, (len(self), 1), generator=generator).to(padded.device).bool()
+        pixels = torch.arange(32, device=padded.device)
+        rows = shifts[0] + pixels
+        columns = shifts[1] + torch.where(flips, pixels.flip(0), pixels)
+        for step, chosen in enumerate(order.split(self.batch_size)):
+            at = slice(step * self.batch_size, step * self.batch_size + len(chosen))
+            cut = padded[chosen[:, None, None], rows[at, :, None], columns[at, None, :]]
+            yield self._normalised(cut), self.labels[chosen]
+
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 32, 32, 3) bytes -> (B, 3, 32, 32) floats of mean 0 and standard deviation 1."""
+        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std

@@ -1,0 +1,150 @@
+"""CIFAR-10 from a source, verified: a folder, an archive, an https address, or the synthetic stand-in."""
+
+import contextlib
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+
+from lib import cifar10, synthetic
+from lib.errors import BadInput
+from lib.files import write_whole
+
+OFFICIAL_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+SECONDS_TO_ANSWER = 5
+MOST_BYTES = 40_000_000  # no file of CIFAR-10 is larger; an archive that claims more is not read on
+SYNTHETIC_SEED = 0
+_CURE = "set CIFAR10_SOURCE to a folder with the batches, to cifar-10-python.tar.gz or to an https address of it"
+
+
+def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
+    """Make `folder` hold the wanted data set, verified, and return its name.
+
+    wanted: "cifar10", strictly; "synthetic"; or "auto": CIFAR-10 if it can be had, else the synthetic set.
+    source: where CIFAR-10 is (see CIFAR10_SOURCE in the README), or None for the official address.
+    archive: where a downloaded archive is kept.
+    A folder that holds it already, intact, stays as it is. Whatever goes wrong, the old folder stays.
+    Raises BadInput that names the source, what is wrong and the cure.
+    """
+    with contextlib.suppress(BadInput):
+        name, _ = cifar10.verified_files(folder)
+        if name == wanted or (wanted == "auto" and name == "cifar10"):
+            return name
+    with _new_folder(folder) as new:
+        if wanted == "synthetic" or not _fetch(wanted, new, source, archive):
+            cifar10.write_stand_in(new, synthetic.NAME, synthetic.generate(SYNTHETIC_SEED), synthetic.CLASSES)
+            return synthetic.NAME
+    return "cifar10"
+
+
+def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool:
+    """Whether CIFAR-10 could be had. A source that was named must work; the official address may be out of reach."""
+    if source is None:
+        try:
+            address = _answering_address(OFFICIAL_ADDRESS)
+        except BadInput as error:
+            if wanted == "cifar10":
+                raise BadInput(f"CIFAR-10 cannot be had: {error}; {_CURE}") from None
+            return False
+        _unpack(_downloaded(address, archive), folder)
+    elif "://" in source:
+        _unpack(_downloaded(_answering_address(source), archive), folder)
+    elif Path(source).is_dir():
+        _copy(Path(source), folder)
+    else:
+        _unpack(Path(source), folder)
+    return True
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (scratch / "new").mkdir()
+        yield scratch / "new"
+        if folder.exists():
+            os.rename(folder, scratch / "old")
+        os.rename(scratch / "new", folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _answering_address(address: str) -> str:
+    """Where an https address leads, if a server answers in time. Raises BadInput."""
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            response = requests.get(address, stream=True, timeout=SECONDS_TO_ANSWER)
+            response.close()
+            response.raise_for_status()
+            answer.append(response)
+        except requests.RequestException as error:
+            answer.append(error)
+
+    if not address.startswith("https://"):
+        raise BadInput(f"{address} is not an https address: {_CURE}")
+    thread = threading.Thread(target=ask, daemon=True)  # a name server that is silent knows no time-out
+    thread.start()
+    thread.join(SECONDS_TO_ANSWER)
+    if not answer:
+        raise BadInput(f"{address} does not answer within {SECONDS_TO_ANSWER} s")
+    if isinstance(answer[0], requests.RequestException):
+        raise BadInput(f"{address} is out of reach ({type(answer[0]).__name__})")
+    for response in (*answer[0].history, answer[0]):
+        if not response.url.startswith("https://"):
+            raise BadInput(f"{address} leads to {response.url}, which is not https: {_CURE}")
+    return answer[0].url
+
+
+def _downloaded(address: str, archive: Path) -> Path:
+    """The archive, whole and of the right SHA-256, downloaded if it is not there yet. Raises BadInput."""
+    get = pooch.HTTPDownloader(progressbar=True, timeout=60, allow_redirects=False)
+    try:
+        pooch.retrieve(address, f"sha256:{ARCHIVE_SHA256}", archive.name, archive.parent, downloader=get)
+    except (requests.RequestException, ValueError, OSError) as error:  # pooch: ValueError for a wrong hash
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{address} could not be downloaded whole ({reason}): try again, or {_CURE}") from None
+    return archive
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Read the expected members of an archive, by name; whatever else it holds is not looked at. Raises BadInput."""
+    try:
+        with tarfile.open(archive) as tar:
+            for file in cifar10.OFFICIAL_FILES:
+                content = tar.extractfile(f"{cifar10.FOLDER}/{file}")
+                _keep(folder, file, content.read(MOST_BYTES) if content else b"", archive)
+    except KeyError as error:
+        raise BadInput(f"{archive}: {error.args[0]}: {_CURE}") from None
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise BadInput(f"{archive} cannot be read ({error}): {_CURE}") from None
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy the batches of a folder, or of the folder in it. Raises BadInput that names the file."""
+    inner = source / cifar10.FOLDER
+    for file in cifar10.OFFICIAL_FILES:
+        path = (inner if inner.is_dir() else source) / file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}): {_CURE}") from None
+        _keep(folder, file, content, source)
+
+
+def _keep(folder: Path, file: str, content: bytes, source: Path) -> None:
+    """Write one of CIFAR-10's files if it is the official one; else BadInput that names it and its source."""
+    if fault := cifar10.fault_of(content, *cifar10.OFFICIAL_FILES[file]):
+        raise BadInput(f"{source}: {file} {fault}: {_CURE}")
+    write_whole(folder / cifar10.FOLDER / file, content)

@@ -1,0 +1,29 @@
+"""The numbers the 2021 study printed.
+
+A. Choudhury, H. Ved, A. Vantipuli: Combining Batch Normalization and Dropout in the Training of Deep Neural Networks.
+July 3, 2021. It replicates G. Chen et al., 2019, arXiv:1905.05928.
+"""
+
+# Table 1: test accuracy on CIFAR-10 at the end of training, by (block, depth) and ordering. One run each.
+TABLE_1: dict[tuple[str, int], dict[str, float]] = {
+    ("basic", 110): {"relu_ic_conv": 0.8226, "ic_conv_relu": 0.8429, "conv_relu_ic": 0.8449, "baseline": 0.6454},
+    ("basic", 164): {"relu_ic_conv": 0.8076, "ic_conv_relu": 0.8279, "conv_relu_ic": 0.8402, "baseline": 0.8183},
+    ("bottleneck", 110): {"relu_ic_conv": 0.8251, "ic_conv_relu": 0.8355, "conv_relu_ic": 0.8389, "baseline": 0.8159},
+    ("bottleneck", 164): {"relu_ic_conv": 0.8218, "ic_conv_relu": 0.8455, "conv_relu_ic": 0.8498, "baseline": 0.8254},
+}
+
+
+def table1_accuracy(block: str, depth: int, ordering: str) -> float | None:
+    """Table 1's accuracy, or None for a network or an ordering the study did not train."""
+    return TABLE_1.get((block, depth), {}).get(ordering)
+
+
+def model_name(block: str) -> str:
+    """The family as Table 1 names it."""
+    return {"basic": "ResNet", "bottleneck": "ResNet-B"}[block]
+
+
+def ordering_name(ordering: str) -> str:
+    """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D."""
+    words = {"relu": "ReLU", "ic": "IC", "conv": "Conv2D", "bn": "BN", "dropout": "Dropout", "baseline": "Baseline"}
+    return "-".join(words[layer] for layer in ordering.split("_"))

@@ -1,0 +1,214 @@
+"""Parameters -> validated study -> run cards. Everything is checked here, before a file is touched."""
+
+import dataclasses
+import difflib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from lib.card import NAME, RunCard
+from lib.errors import BadInput
+
+LAYERS = ("relu", "ic", "conv", "bn", "dropout")  # of which an ordering's name is made
+OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
+
+
+def checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("a name is of small letters, digits and _, and begins with a letter")
+    return name
+
+
+def checked_ordering(name: str) -> str:
+    layers = name.split("_")
+    if name != "baseline" and (layers.count("conv") != 1 or not set(layers) <= set(LAYERS)):
+        raise ValueError(f"an ordering is baseline, or the layers of a unit joined by _, conv once: {', '.join(LAYERS)}")
+    return name
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("each may stand here once")
+    return values
+
+
+def ascending(values: list[int]) -> list[int]:
+    if values != sorted(set(values)):
+        raise ValueError("the epochs must rise")
+    return values
+
+
+Name = Annotated[str, AfterValidator(checked_name)]
+OrderingName = Annotated[str, AfterValidator(checked_ordering)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no text for numbers, no true for 1."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Network(Strict):
+    block: Literal["basic", "bottleneck"]
+    blocks_per_stage: Count
+
+
+class Report(Strict):
+    figure_dpi: Annotated[int, Field(ge=50, le=600)]
+    accuracy_from: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Study(Strict):
+    """params.yaml with its preset applied. The keys are explained there."""
+
+    preset: str
+    dataset: Literal["cifar10", "auto", "synthetic"]
+    train_images: Annotated[int, Field(ge=1, le=50_000)]
+    test_images: Annotated[int, Field(ge=1, le=10_000)]
+    augmentation: Literal["none", "crop_flip"]
+    dropout_p: Annotated[float, Field(ge=0, lt=1)]
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    optimizer: Literal["adam", "sgd"]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    learning_rate: Positive
+    learning_rate_rule: Literal["constant", "steps"]
+    learning_rate_steps: Annotated[list[Count], AfterValidator(ascending)]
+    learning_rate_factor: Positive
+    precision: Literal["float32", "bfloat16"]
+    device: Literal["auto", "cpu", "cuda"]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
+    networks: Annotated[dict[Name, Network], Field(min_length=1)]
+    orderings: Annotated[list[OrderingName], Field(min_length=1), AfterValidator(distinct)]
+    report: Report
+
+    def cards(self) -> list[RunCard]:
+        """One card per network, ordering and seed, in Table 1's order."""
+        return [
+            self._card(network, ordering, seed)
+            for network in self.networks
+            for ordering in self.orderings
+            for seed in self.seeds
+        ]
+
+    def _card(self, network: str, ordering: str, seed: int) -> RunCard:
+        """A run's card, without what this run does not use."""
+        used: dict[str, Any] = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(RunCard)}
+        used |= {"network": network, "ordering": ordering, "seed": seed, **self.networks[network].model_dump()}
+        used["learning_rate_steps"] = tuple(self.learning_rate_steps)
+        unused = [
+            "dropout_p" * (not {"ic", "dropout"} & set(ordering.split("_"))),
+            "momentum" * (self.optimizer != "sgd"),
+            "learning_rate_steps" * (self.learning_rate_rule != "steps"),
+            "learning_rate_factor" * (self.learning_rate_rule != "steps"),
+        ]
+        return RunCard(**used | dict.fromkeys(filter(None, unused)))
+
+    def summary(self) -> dict[str, Any]:
+        """What download and report need to know (plan/study.json)."""
+        return {
+            "runs": [card.name for card in self.cards()],
+            **self.model_dump(include={"preset", "dataset", "train_images", "test_images", "epochs", "report"}),
+        }
+
+
+def read_study(path: Path) -> Study:
+    """Read and check params.yaml. Raises BadInput: one line with the key, its value and the cure."""
+    params = _yaml_mapping(path)
+    presets = params.pop("presets", {"replication": {}})
+    preset = params.get("preset")
+    if not isinstance(presets, dict):
+        raise BadInput(f"{path}: presets is not a mapping of names to overrides: see the README")
+    if preset not in presets:
+        raise BadInput(f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {', '.join(map(str, presets))}")
+    studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
+    return studies[preset]
+
+
+def _yaml_mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+    except FileNotFoundError:
+        raise BadInput(f"{path} is not there: run this in the repository's top folder") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} is not a mapping of parameters: restore it by `git checkout {path}`")
+    return content
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice, where PyYAML alone would keep the last and DVC would fail."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key_node.value} stands twice (line {line}): delete one")
+            seen.add(key_node.value if isinstance(key_node.value, str) else None)
+        return super().construct_mapping(node, deep)
+
+
+def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any) -> Study:
+    """The study under one preset, which wins over the top-level values it names. Raises BadInput."""
+    where = f"presets.{preset}."
+    if not isinstance(overrides, dict):
+        raise BadInput(f"{path}: {where[:-1]} is not a mapping of parameters to values: see the README")
+    for key in overrides:
+        if key in OWN_TO_THE_TOP:
+            raise BadInput(f"{path}: {where}{key}: the stages are drawn from the top-level {key}: set it there")
+    merged = {**params, **overrides, "preset": preset}
+    if isinstance(overrides.get("networks"), dict) and isinstance(params.get("networks"), dict):
+        networks = params["networks"]
+        for name in overrides["networks"]:
+            if name not in networks:
+                raise BadInput(f"{path}: {where}networks: there is no network {name!r}{_nearest(name, networks)}")
+        merged["networks"] = {**networks, **overrides["networks"]}
+    try:
+        return Study.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        named_by_preset = first["loc"] and first["loc"][0] in overrides
+        raise BadInput(f"{path}: {where if named_by_preset else ''}{_one_line(first)}") from None
+
+
+def _one_line(error: Any) -> str:
+    """A pydantic error as: key, value, what is wrong, the cure."""
+    key, value, kind = ".".join(map(str, error["loc"])), error["input"], error["type"]
+    if kind == "missing":
+        return f"{key} is missing: add it, or restore the file by `git checkout params.yaml`"
+    if kind == "extra_forbidden":
+        known = _keys_beside(error["loc"])
+        return f"unknown key {key}{_nearest(error['loc'][-1], known)}"
+    problem = error["msg"].removeprefix("Value error, ")
+    if isinstance(value, str) and kind in ("float_type", "int_type"):
+        problem = f"a number is wanted and this is text{_number_hint(value)}"
+    return f"{key}: {value!r}: {problem[0].lower()}{problem[1:]}"
+
+
+def _number_hint(text: str) -> str:
+    """How to write what was probably meant: YAML 1.1, which PyYAML reads, sees no number in 1e-3."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    return f" to YAML: write {number:f}".rstrip("0") if "e" in text.lower() else ": write it without quotes"
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    models: dict[Any, type[BaseModel]] = {"networks": Network, "report": Report}
+    model = models.get(location[0], Study) if len(location) > 1 else Study
+    return [*model.model_fields, *(["presets"] if model is Study else [])]
+
+
+def _nearest(word: Any, known: typing.Iterable[Any]) -> str:
+    matches = difflib.get_close_matches(str(word), map(str, known), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""

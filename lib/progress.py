@@ -1,0 +1,74 @@
+"""What a person sees while a run trains: a bar on a terminal, and one line an epoch everywhere."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+from tqdm import tqdm
+
+from lib.metrics import EpochRecord
+
+
+class Progress:
+    """Progress of one run of so many epochs over so many images.
+
+    `later` is the work of the study's later runs in multiples of this run's: with it, the time this run has taken so
+    far says about how long all of them will take.
+    """
+
+    def __init__(self, title: str, epochs: int, images: int, later: float) -> None:
+        self.title, self.epochs, self.images, self.later = title, epochs, images, later
+        self.start = time.monotonic()
+        self.accuracy = "   -   "
+
+    def batches(
+        self, epoch: int, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Pass an epoch's batches on and show a bar of how far it is, if standard error is a terminal."""
+        layout = "{desc}  {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} images  {rate_fmt}  {postfix[0]}"
+        title = f"{self.title}  epoch {epoch}/{self.epochs}  test {self.accuracy}"
+        left = [""]
+        with tqdm(
+            total=self.images, desc=title, bar_format=layout, postfix=left, leave=False, disable=None, unit=" images"
+        ) as bar:
+            for batch in batches:
+                yield batch
+                left[0] = self.time_left(epoch - 1 + bar.n / self.images)
+                bar.update(len(batch[1]))
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Say in one line how an epoch ended."""
+        self.accuracy = f"{record.test_accuracy:7.2%}"
+        print(
+            f"{self.title}  epoch {record.epoch}/{self.epochs}  train loss {record.train_loss:.3f}"
+            f"  test accuracy {self.accuracy}  {self.time_left(record.epoch)}",
+            flush=True,
+        )
+
+    def time_left(self, epochs_done: float) -> str:
+        """About how long this run and the whole study will take from now on."""
+        if not epochs_done:
+            return ""
+        pace = (time.monotonic() - self.start) / epochs_done  # seconds an epoch
+        here = pace * (self.epochs - epochs_done)
+        return f"{duration(here)} left, {duration(here + self.later * self.epochs * pace)} for all"
+
+
+def warn_if_slow(step: float, steps: int, later: float) -> None:
+    """Say, before a run that would take over an hour without a GPU, how long it and the study would take, and a cure."""
+    if step * steps > 3600:
+        print(
+            f"No GPU here. A step takes {step:.2f} s: about {duration(step * steps)} for this run, "
+            f"{duration(step * steps * (1 + later))} for all that follow too.\n"
+            "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
+            "Ctrl-C stops this run.",
+            flush=True,
+        )
+
+
+def duration(seconds: float) -> str:
+    """A span of time as people say it: 45 s, 12 min, 3.5 h, 2.1 days."""
+    for size, unit in ((86400, "days"), (3600, "h")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,28 @@
+"""The data set -> data/cifar10/, from $CIFAR10_SOURCE (a folder, an archive, an https address) or the official address."""
+
+import argparse
+import os
+from pathlib import Path
+
+from lib import obtain
+from lib.errors import bad_input_exits
+from lib.files import read_json
+
+SYNTHETIC_NOTICE = """download: CIFAR-10 is out of reach: training on the built-in SYNTHETIC set instead.
+download: its accuracies say nothing about CIFAR-10. For the real one, set CIFAR10_SOURCE and run this again."""
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.download", description=__doc__).parse_args()
+    with bad_input_exits("download"):
+        wanted = read_json(Path("plan/study.json"))["dataset"]
+        # DVC_ROOT: an experiment in a temporary folder finds the archive of earlier ones.
+        archive = Path(os.environ.get("DVC_ROOT", "."), "data", "cifar-10-python.tar.gz")
+        name = obtain.obtain(wanted, Path("data/cifar10"), os.environ.get("CIFAR10_SOURCE"), archive)
+        if name != wanted and name == "synthetic":
+            print(SYNTHETIC_NOTICE)
+        print(f"download: data/cifar10 holds the {name} data set, every file verified by its SHA-256")
+
+
+if __name__ == "__main__":
+    main()
