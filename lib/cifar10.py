@@ -122,16 +122,20 @@ def load(folder: Path, wanted: str, train_images: int, test_images: int) -> Data
     name, files = verified_files(folder)
     if wanted not in ("auto", name):
         raise BadInput(f"{folder} holds the {name} data set, the run is for {wanted}: {_CURE}")
-    batches = {file: read_batch(files[file], folder / FOLDER / file) for file in (*TRAIN_FILES, TEST_FILE)}
-    train = _first(train_images, [batches[file] for file in TRAIN_FILES], "train_images")
-    return DataSet(name, train, _first(test_images, [batches[TEST_FILE]], "test_images"))
 
+    def first(count: int, key: str, *names: str) -> Split:
+        """The first so many images of these files, of which no more are read than that takes."""
+        batches: list[Split] = []
+        for file in names:
+            if sum(len(batch.labels) for batch in batches) < count:
+                batches.append(read_batch(files[file], folder / FOLDER / file))
+        labels = np.concatenate([batch.labels for batch in batches])
+        if count > len(labels):
+            raise BadInput(f"{key}: {count:,} asked for, the data set has {len(labels):,}: lower it in params.yaml")
+        return Split(np.concatenate([batch.images for batch in batches])[:count], labels[:count])
 
-def _first(count: int, batches: list[Split], key: str) -> Split:
-    labels = np.concatenate([batch.labels for batch in batches])
-    if count > len(labels):
-        raise BadInput(f"{key}: {count:,} asked for, the data set has {len(labels):,}: lower it in params.yaml")
-    return Split(np.concatenate([batch.images for batch in batches])[:count], labels[:count])
+    train = first(train_images, "train_images", *TRAIN_FILES)
+    return DataSet(name, train, first(test_images, "test_images", TEST_FILE))
 
 
 def write_stand_in(folder: Path, name: str, batches: dict[str, Split], label_names: list[str]) -> None:

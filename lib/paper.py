@@ -27,3 +27,8 @@ def ordering_name(ordering: str) -> str:
     """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D."""
     words = {"relu": "ReLU", "ic": "IC", "conv": "Conv2D", "bn": "BN", "dropout": "Dropout", "baseline": "Baseline"}
     return "-".join(words[layer] for layer in ordering.split("_"))
+
+
+def data_name(dataset: str) -> str:
+    """A data set's name for titles; the stand-in says loudly what it is."""
+    return {"cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}.get(dataset, dataset)

@@ -1,0 +1,74 @@
+"""metrics/ + plan/study.json -> plots/figure4.svg, plots/figure4.png, plots/table1.md, plots/table1.csv."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lib import figure4, table1
+from lib.errors import BadInput, bad_input_exits
+from lib.files import read_json, write_whole
+from lib.metrics import RunMetrics, read_metrics
+from lib.paper import data_name
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m stages.report", description=__doc__).parse_args()
+    with bad_input_exits("report"):
+        study = read_json(Path("plan/study.json"))
+        runs = collect(study, Path("metrics"))
+        dataset = runs[0].facts.dataset
+        caption = circumstances(study, runs)
+        table = table1.rows(runs)
+        figure = figure4.draw(runs, caption, study["report"]["accuracy_from"])
+        outputs = {
+            "figure4.svg": figure4.rendered(figure, "svg", study["report"]["figure_dpi"]),
+            "figure4.png": figure4.rendered(figure, "png", study["report"]["figure_dpi"]),
+            "table1.md": table1.to_markdown(table, dataset, f"Table 1. {caption}").encode(),
+            "table1.csv": table1.to_csv(table, dataset).encode(),
+        }
+        for name, content in outputs.items():
+            write_whole(Path("plots", name), content)
+        print(outputs["table1.md"].decode())
+        print("report: figure in plots/figure4.png, table in plots/table1.md")
+
+
+def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
+    """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
+    wanted = {run: folder / f"{run}.json" for run in study["runs"]}
+    foreign = sorted(path.stem for path in folder.glob("*.json") if path.stem not in wanted)
+    missing = [run for run, path in wanted.items() if not path.exists()]
+    if foreign:
+        print(f"report: left out, since the study does not name them: {', '.join(foreign)}")
+    if missing:
+        print(f"report: missing, train them by `dvc repro`: {', '.join(missing)}")
+    runs = [read_metrics(path) for path in wanted.values() if path.exists()]
+    if not runs:
+        raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
+    for run in runs:
+        if run.facts.epochs != study["epochs"]:
+            raise BadInput(
+                f"{wanted[run.name]} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
+                "train it anew by `dvc repro`"
+            )
+        if run.facts.dataset != runs[0].facts.dataset:
+            raise BadInput(
+                f"{wanted[run.name]} is of the {run.facts.dataset} data set, {wanted[runs[0].name]} of the "
+                f"{runs[0].facts.dataset} one: train them on the same by `dvc repro`"
+            )
+    return runs
+
+
+def circumstances(study: dict[str, Any], runs: list[RunMetrics]) -> str:
+    """What the results are worth, in one line: data, scale, number of runs, software, device."""
+    seeds = len({run.facts.seed for run in runs})
+    devices = " and ".join(sorted({run.facts.device for run in runs}))
+    torches = " and ".join(sorted({run.facts.torch for run in runs}))
+    return (
+        f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
+        f"{study['epochs']} epochs, n = {seeds} seed{'s' * (seeds > 1)}, {len(runs)} of {len(study['runs'])} runs, "
+        f"PyTorch {torches}, {devices}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,8 @@ def train(card: RunCard, place: int, study: list[RunCard]) -> None:
     test_set = cifar10.Batches(data.test, statistics, card.batch_size, device)
 
     torch.manual_seed(card.seed_for("initial weights"))
-    model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0).to(device)
+    model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
+    model = model.to(device, memory_format=torch.channels_last)  # the layout of the batches
     recipe = training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
     facts = describe(card, model, data.name, device)
 
