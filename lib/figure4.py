@@ -31,7 +31,7 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     for panel in list(panels)[len(networks) :]:
         panel.set_axis_off()
     first = figure.axes[0]
-    first.set_ylim(accuracy_from, 1.0)
+    first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, fontsize=10)

@@ -12,12 +12,14 @@ from lib.metrics import EpochRecord
 class Progress:
     """Progress of one run of so many epochs over so many images.
 
-    `later` is the work of the study's later runs in multiples of this run's: with it, the time this run has taken so
-    far says about how long all of them will take.
+    `later_work` is the work of the study's later runs in multiples of this run's, `later_runs` their number: with them,
+    the time this run has taken so far says about how long all of them will take.
     """
 
-    def __init__(self, title: str, epochs: int, images: int, later: float) -> None:
-        self.title, self.epochs, self.images, self.later = title, epochs, images, later
+    def __init__(self, title: str, epochs: int, images: int, later_work: float, later_runs: int) -> None:
+        self.title, self.epochs, self.images = title, epochs, images
+        self.later_work, self.later_runs = later_work, later_runs
+        self.setup = time.process_time()  # seconds to get here, which every run needs
         self.start = time.monotonic()
         self.accuracy = "   -   "
 
@@ -51,15 +53,16 @@ class Progress:
             return ""
         pace = (time.monotonic() - self.start) / epochs_done  # seconds an epoch
         here = pace * (self.epochs - epochs_done)
-        return f"{duration(here)} left, {duration(here + self.later * self.epochs * pace)} for all"
+        later = self.later_work * self.epochs * pace + self.later_runs * self.setup
+        return f"{duration(here)} left, {duration(here + later)} for all"
 
 
-def warn_if_slow(step: float, steps: int, later: float) -> None:
+def warn_if_slow(step: float, steps: int, later_work: float) -> None:
     """Say, before a run that would take over an hour without a GPU, how long it and the study would take, and a cure."""
     if step * steps > 3600:
         print(
             f"No GPU here. A step takes {step:.2f} s: about {duration(step * steps)} for this run, "
-            f"{duration(step * steps * (1 + later))} for all that follow too.\n"
+            f"{duration(step * steps * (1 + later_work))} with all that follow.\n"
             "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
             "Ctrl-C stops this run.",
             flush=True,

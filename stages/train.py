@@ -40,12 +40,12 @@ def train(card: RunCard, place: int, study: list[RunCard]) -> None:
     facts = describe(card, model, data.name, device)
 
     layers = [depth(each.block, each.blocks_per_stage) for each in study]  # a run's time goes about with its depth
-    later = sum(layers[place:]) / facts.depth
+    later_work = sum(layers[place:]) / facts.depth
     title = f"run {place} of {len(study)}  {card.name} ({facts.depth} layers, {data.name})"
-    progress = Progress(title, card.epochs, len(train_set), later)
+    progress = Progress(title, card.epochs, len(train_set), later_work, len(study) - place)
     if device.type == "cpu":
         step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
-        warn_if_slow(step, card.epochs * len(train_set) // card.batch_size, later)
+        warn_if_slow(step, card.epochs * len(train_set) // card.batch_size, later_work)
 
     history: list[EpochRecord] = []
     for record in training.fit(

@@ -1,0 +1,36 @@
+"""Small data folders for every test that needs data; nothing here touches the network or a real data set."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lib import cifar10, synthetic
+
+IMAGES_PER_FILE = 40
+
+
+@pytest.fixture(scope="session")
+def pristine_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written once; tests get copies."""
+    folder = tmp_path_factory.mktemp("pristine")
+    cifar10.write_stand_in(folder, synthetic.NAME, synthetic.generate(7, IMAGES_PER_FILE), synthetic.CLASSES)
+    return folder
+
+
+@pytest.fixture
+def stand_in(pristine_stand_in: Path, tmp_path: Path) -> Path:
+    """A data folder of 5 x 40 training and 40 test images, with the manifest of a stand-in."""
+    return Path(shutil.copytree(pristine_stand_in, tmp_path / "stand-in"))
+
+
+@pytest.fixture
+def official(pristine_stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same small files without a manifest, in a world where they are the official ones."""
+    folder = Path(shutil.copytree(pristine_stand_in, tmp_path / "official"))
+    (folder / cifar10.MANIFEST).unlink()
+    contents = {file: (folder / cifar10.FOLDER / file).read_bytes() for file in cifar10.OFFICIAL_FILES}
+    known = {file: (len(content), hashlib.sha256(content).hexdigest()) for file, content in contents.items()}
+    monkeypatch.setattr(cifar10, "OFFICIAL_FILES", known)
+    return folder

@@ -1,0 +1,209 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from lib.card import RunCard, place_in_study
+from lib.errors import BadInput
+
+FULL = RunCard(
+    network="resnet110",
+    block="basic",
+    blocks_per_stage=18,
+    ordering="relu_ic_conv",
+    dropout_p=0.05,
+    seed=3,
+    dataset="cifar10",
+    train_images=50000,
+    test_images=10000,
+    augmentation="crop_flip",
+    precision="float32",
+    device="auto",
+    epochs=200,
+    batch_size=64,
+    optimizer="sgd",
+    momentum=0.9,
+    weight_decay=0.0001,
+    learning_rate=0.001,
+    learning_rate_rule="steps",
+    learning_rate_steps=(80, 120),
+    learning_rate_factor=0.1,
+)
+UNUSED = ("dropout_p", "momentum", "learning_rate_steps", "learning_rate_factor")
+LEAN = dataclasses.replace(
+    FULL, ordering="baseline", optimizer="adam", learning_rate_rule="constant", **dict.fromkeys(UNUSED)
+)
+LEAN_BYTES = b"""{
+  "augmentation": "crop_flip",
+  "batch_size": 64,
+  "block": "basic",
+  "blocks_per_stage": 18,
+  "dataset": "cifar10",
+  "device": "auto",
+  "epochs": 200,
+  "learning_rate": 0.001,
+  "learning_rate_rule": "constant",
+  "network": "resnet110",
+  "optimizer": "adam",
+  "ordering": "baseline",
+  "precision": "float32",
+  "seed": 3,
+  "test_images": 10000,
+  "train_images": 50000,
+  "weight_decay": 0.0001
+}
+"""
+
+
+def written(card: RunCard, folder: Path) -> Path:
+    path = folder / f"{card.name}.json"
+    card.write(path)
+    return path
+
+
+@pytest.mark.parametrize("card", [FULL, LEAN], ids=lambda card: card.name)
+def test_a_card_read_back_is_the_card_written(card, tmp_path):
+    assert RunCard.read(written(card, tmp_path)) == card
+
+
+@pytest.mark.parametrize("card", [FULL, LEAN], ids=lambda card: card.name)
+def test_a_file_has_the_fields_that_are_used_and_no_others(card, tmp_path):
+    used = {key for key, value in dataclasses.asdict(card).items() if value is not None}
+    assert set(json.loads(written(card, tmp_path).read_bytes())) == used
+
+
+def test_a_card_has_one_spelling(tmp_path):
+    assert written(LEAN, tmp_path).read_bytes() == LEAN_BYTES
+
+
+def test_reading_and_writing_again_leaves_the_bytes(tmp_path):
+    path = written(FULL, tmp_path)
+    before = path.read_bytes()
+    RunCard.read(path).write(path)
+    assert path.read_bytes() == before
+
+
+def test_fields_may_be_left_out_only_where_a_run_may_not_use_them():
+    optional = {field.name for field in dataclasses.fields(RunCard) if field.default is None}
+    assert optional == set(UNUSED)
+
+
+def test_derived_seeds_differ_by_seed_purpose_and_epoch_and_fit_31_bits():
+    derived = [
+        dataclasses.replace(FULL, seed=seed).seed_for(purpose, epoch)
+        for seed in (0, 1, 11, 2**32 - 1)
+        for purpose in ("initial weights", "order", "dropout")
+        for epoch in (0, 1, 10, 11, 111)
+    ]
+    assert len(set(derived)) == len(derived)
+    assert all(0 <= seed < 2**31 for seed in derived)
+    assert max(derived) > 2**30  # not a small part of the range either
+
+
+def test_derived_seeds_depend_on_the_seed_alone():
+    other = {"network": "resnetb164", "block": "bottleneck", "blocks_per_stage": 1, "epochs": 7, "dropout_p": 0.5}
+    for card in (LEAN, dataclasses.replace(FULL, **other)):
+        assert card.seed_for("order", 5) == FULL.seed_for("order", 5)
+
+
+def test_derived_seeds_are_the_same_on_every_machine_and_day():
+    assert FULL.seed_for("order", 5) == 1307174994  # another value would make every committed result another's
+
+
+BAD_VALUES = [
+    ("network", 110),
+    ("ordering", None),
+    ("seed", "3"),
+    ("seed", 3.0),
+    ("seed", True),
+    ("epochs", True),
+    ("epochs", 2.5),
+    ("dropout_p", True),
+    ("dropout_p", "0.05"),
+    ("dropout_p", None),
+    ("learning_rate", [0.001]),
+    ("weight_decay", False),
+    ("learning_rate_steps", 80),
+    ("learning_rate_steps", [80, 120.5]),
+    ("learning_rate_steps", [80, True]),
+    ("learning_rate_steps", {"80": 1}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD_VALUES, ids=lambda each: str(each))
+def test_a_card_with_a_value_of_the_wrong_type_is_refused_by_file_and_key(key, value, tmp_path):
+    path = written(FULL, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {key: value}))
+    with pytest.raises(BadInput) as refusal:
+        RunCard.read(path)
+    assert str(path) in str(refusal.value) and key in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(RunCard) if field.name not in UNUSED])
+def test_a_card_without_a_required_key_is_refused_by_file_and_key(key, tmp_path):
+    path = written(FULL, tmp_path)
+    content = json.loads(path.read_bytes())
+    del content[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadInput) as refusal:
+        RunCard.read(path)
+    assert str(path) in str(refusal.value) and f" {key} " in str(refusal.value)
+
+
+def test_a_card_with_an_unknown_key_is_refused_by_file_and_key(tmp_path):
+    path = written(FULL, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"droput_p": 0.1}))
+    with pytest.raises(BadInput, match="droput_p") as refusal:
+        RunCard.read(path)
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"7", b'"card"', b"\xff\xfe", LEAN_BYTES[:-3]])
+def test_what_is_no_card_at_all_is_refused_by_file(content, tmp_path):
+    path = tmp_path / f"{LEAN.name}.json"
+    path.write_bytes(content)
+    with pytest.raises(BadInput) as refusal:
+        RunCard.read(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_card_that_is_not_there_is_refused_by_file(tmp_path):
+    path = tmp_path / f"{LEAN.name}.json"
+    with pytest.raises(BadInput) as refusal:
+        RunCard.read(path)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_card_under_the_name_of_another_run_is_refused_by_both_names(tmp_path):
+    path = written(LEAN, tmp_path).rename(tmp_path / "resnet110-baseline-4.json")
+    with pytest.raises(BadInput, match=LEAN.name) as refusal:
+        RunCard.read(path)
+    assert str(path) in str(refusal.value)
+
+
+STUDY = [dataclasses.replace(LEAN, seed=seed) for seed in (7, 2, 5)]
+
+
+def write_study(folder: Path, runs: list[str]) -> None:
+    (folder / "study.json").write_text(json.dumps({"runs": runs, "preset": "replication"}))
+
+
+def test_a_card_without_a_study_is_alone(tmp_path):
+    for card in STUDY:
+        written(card, tmp_path)
+    assert place_in_study(tmp_path / f"{STUDY[1].name}.json") == (1, [STUDY[1]])
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_card_has_its_place_in_the_order_of_its_study(place, tmp_path):
+    for card in STUDY:
+        written(card, tmp_path)
+    write_study(tmp_path, [card.name for card in STUDY])
+    assert place_in_study(tmp_path / f"{STUDY[place - 1].name}.json") == (place, STUDY)
+
+
+def test_a_card_that_the_study_beside_it_does_not_name_is_alone(tmp_path):
+    written(LEAN, tmp_path)
+    write_study(tmp_path, [card.name for card in STUDY])
+    assert place_in_study(tmp_path / f"{LEAN.name}.json") == (1, [LEAN])

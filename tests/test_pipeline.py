@@ -1,0 +1,161 @@
+"""The rules of the architecture: who may import whom, and what may make a stage stale."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+STAGES = ["plan", "download", "train", "report"]
+LEAVES = {"errors", "files"}  # bad input and whole files: every module may use them
+
+# The arrows of the design: importer -> imported, besides the leaves.
+ARROWS = {
+    "stages.plan": {"plan"},
+    "stages.download": {"obtain"},
+    "stages.train": {"card", "cifar10", "metrics", "progress", "resnet", "training"},
+    "stages.report": {"figure4", "metrics", "paper", "table1"},
+    "plan": {"card"},
+    "obtain": {"cifar10", "synthetic"},
+    "synthetic": {"cifar10"},
+    "resnet": {"ic"},
+    "training": {"metrics"},
+    "progress": {"metrics"},
+    "figure4": {"metrics", "paper"},
+    "table1": {"metrics", "paper"},
+}
+STANDARD_LIBRARY_ONLY = ["card", "errors", "files", "metrics", "paper"]
+WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
+
+
+def path_of(module: str) -> Path:
+    return ROOT / (module.replace(".", "/") + ".py" if module.startswith("stages.") else f"lib/{module}.py")
+
+
+def imports_of(module: str) -> tuple[set[str], set[str]]:
+    """The lib modules and the outside packages that a module imports, wherever in it."""
+    inside, outside = set(), set()
+    for node in ast.walk(ast.parse(path_of(module).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "lib":
+            inside |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            (inside if node.module.startswith("lib.") else outside).add(node.module.removeprefix("lib.").split(".")[0])
+        elif isinstance(node, ast.Import):
+            outside |= {alias.name.split(".")[0] for alias in node.names}
+    return inside, outside - set(sys.stdlib_module_names)
+
+
+def closure(module: str) -> set[str]:
+    found, todo = set(), {module}
+    while todo:
+        found |= todo
+        todo = set().union(*(imports_of(each)[0] for each in todo)) - found
+    return found
+
+
+MODULES = sorted(path.stem for path in (ROOT / "lib").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("module", [*MODULES, *(f"stages.{stage}" for stage in STAGES)])
+def test_imports_follow_the_arrows(module):
+    assert imports_of(module)[0] - LEAVES == ARROWS.get(module, set())
+
+
+def test_every_stage_module_is_a_stage_or_drawn():
+    assert {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"} == set(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_of_a_stage_are_exactly_its_import_closure(stage):
+    listed = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.endswith(".py")}
+    assert listed == {str(path_of(module).relative_to(ROOT)) for module in closure(f"stages.{stage}")}
+
+
+@pytest.mark.parametrize("package", ["lib", "stages"])
+def test_packages_are_empty_since_no_stage_lists_them(package):
+    (docstring,) = ast.parse((ROOT / package / "__init__.py").read_text()).body
+    assert isinstance(docstring, ast.Expr)
+
+
+@pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
+def test_modules_that_travel_use_the_standard_library_only(module):
+    assert imports_of(module)[1] == {"lib"} - {"lib"}
+
+
+def test_training_needs_no_dvc_no_pydantic_no_network():
+    outside = set().union(*(imports_of(module)[1] for module in closure("stages.train")))
+    assert outside <= WHERE_TRAINING_RUNS
+
+
+def test_pydantic_yaml_and_the_downloader_live_in_one_module_each():
+    users = {package: {m for m in MODULES if package in imports_of(m)[1]} for package in ("pydantic", "yaml", "pooch")}
+    assert users == {"pydantic": {"plan"}, "yaml": {"plan"}, "pooch": {"obtain"}}
+
+
+def test_reporting_never_imports_torch():
+    assert "torch" not in set().union(*(imports_of(module)[1] for module in closure("stages.report")))
+
+
+def test_only_the_plan_stage_opens_params_yaml():
+    for path in [*(ROOT / "lib").glob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        opens = re.search(r"""(open|Path)\(["']params\.yaml""", path.read_text())
+        assert bool(opens) == (path == ROOT / "stages/plan.py"), path
+
+
+def test_plan_depends_on_every_parameter():
+    assert PIPELINE["stages"]["plan"]["params"] == list(PARAMS) or set(PIPELINE["stages"]["plan"]["params"]) == set(PARAMS)
+
+
+def test_no_training_stage_has_a_plain_uncached_output():
+    for out in PIPELINE["stages"]["train"]["outs"]:
+        assert isinstance(out, str), "a plain out with cache: false would lose DVC's run cache"
+
+
+def test_dvc_sees_nineteen_stages_of_which_sixteen_train():
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    runs = [f"train@{n}-{o}-{s}" for n in PARAMS["networks"] for o in PARAMS["orderings"] for s in PARAMS["seeds"]]
+    assert len(runs) == 16
+    assert sorted(names) == sorted(["plan", "download", "report", *runs])
+
+
+def test_plots_name_every_run_of_the_first_seed_once():
+    named = [file for panel in PIPELINE["plots"] for block in panel.values() for file in block["y"]]
+    wanted = [f"metrics/{n}-{o}-${{seeds[0]}}.json" for n in PARAMS["networks"] for o in PARAMS["orderings"]]
+    assert named == wanted
+    assert len(PIPELINE["plots"]) == 4
+
+
+def test_params_file_is_as_dvc_would_write_it():
+    text = (ROOT / "params.yaml").read_text()
+    assert not re.search(r"[&*]\w+\s*$|: \[", text, flags=re.MULTILINE), "block style, no aliases"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_explains_itself(stage):
+    command = [sys.executable, "-m", f"stages.{stage}", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "->" in result.stdout or "→" in result.stdout
+
+
+def test_requirements_are_pinned_by_hash_and_name_no_index():
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text and "--index" not in text
+        for requirement in re.findall(r"^\S+==\S+.*?(?=^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL):
+            assert "--hash=sha256:" in requirement
+
+
+def test_nothing_in_the_product_points_outside_of_it():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in files:
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".cff", ""} and path.is_file() and name != "tests/test_pipeline.py":
+            assert not re.search(r"\.\./shared|(?<![\w.])/(work|farm)/", path.read_text(errors="replace")), name
