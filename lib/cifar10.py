@@ -189,9 +189,7 @@ class Batches:
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """All images once, in the files' order, as they are."""
-        for images, labels in zip(
-            self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
-        ):
+        for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
             yield self._normalised(images), labels
 
     def shuffled(self, seed: int, augmentation: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -25,14 +25,15 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     rows = (len(networks) + 1) // 2
     sns.set_theme(context="paper", style="whitegrid")
     figure = Figure(figsize=(9.0, 3.4 * rows + 0.9), layout="constrained")
-    panels = figure.subplots(rows, 2, squeeze=False, sharey=True).flat
+    panels = figure.subplots(rows, 2, squeeze=False, sharey=True).flatten()
     for letter, network, panel in zip("abcdefghijklmnopqrstuvwxyz", networks, panels, strict=False):
         _panel(panel, [run for run in runs if run.facts.network == network], orderings, letter)
-    for panel in list(panels)[len(networks) :]:
+    for panel in panels[len(networks) :]:
         panel.set_axis_off()
     first = figure.axes[0]
     first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
+    first.get_legend().remove()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure
@@ -57,9 +58,9 @@ def _panel(panel: Axes, runs: Sequence[RunMetrics], orderings: Sequence[str], le
         palette=sns.color_palette("colorblind", len(names)),
         markers=table["epoch"].nunique() <= 10,
         errorbar="sd",
+        legend=letter == "a",
         ax=panel,
     )
-    panel.legend_.remove()
     facts = runs[0].facts
     panel.set_title(f"({letter}) {model_name(facts.block)} {facts.depth} on {data_name(facts.dataset)}")
     panel.set(xlabel="epoch", ylabel="test accuracy")

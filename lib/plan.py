@@ -25,7 +25,9 @@ def checked_name(name: str) -> str:
 def checked_ordering(name: str) -> str:
     layers = name.split("_")
     if name != "baseline" and (layers.count("conv") != 1 or not set(layers) <= set(LAYERS)):
-        raise ValueError(f"an ordering is baseline, or the layers of a unit joined by _, conv once: {', '.join(LAYERS)}")
+        raise ValueError(
+            f"an ordering is baseline, or the layers of a unit joined by _, conv once: {', '.join(LAYERS)}"
+        )
     return name
 
 
@@ -127,7 +129,9 @@ def read_study(path: Path) -> Study:
     if not isinstance(presets, dict):
         raise BadInput(f"{path}: presets is not a mapping of names to overrides: see the README")
     if preset not in presets:
-        raise BadInput(f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {', '.join(map(str, presets))}")
+        raise BadInput(
+            f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {', '.join(map(str, presets))}"
+        )
     studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
     return studies[preset]
 

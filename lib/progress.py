@@ -27,15 +27,12 @@ class Progress:
         self, epoch: int, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Pass an epoch's batches on and show a bar of how far it is, if standard error is a terminal."""
-        layout = "{desc}  {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} images  {rate_fmt}  {postfix[0]}"
+        layout = "{desc}  {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} images  {rate_fmt}{postfix}"
         title = f"{self.title}  epoch {epoch}/{self.epochs}  test {self.accuracy}"
-        left = [""]
-        with tqdm(
-            total=self.images, desc=title, bar_format=layout, postfix=left, leave=False, disable=None, unit=" images"
-        ) as bar:
+        with tqdm(total=self.images, desc=title, bar_format=layout, leave=False, disable=None, unit=" images") as bar:
             for batch in batches:
                 yield batch
-                left[0] = self.time_left(epoch - 1 + bar.n / self.images)
+                bar.set_postfix_str(self.time_left(epoch - 1 + bar.n / self.images), refresh=False)
                 bar.update(len(batch[1]))
 
     def epoch(self, record: EpochRecord) -> None:

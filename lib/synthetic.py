@@ -1,6 +1,6 @@
 """The stand-in data set: CIFAR-10's shapes and class count from a seed, for machines without the real one.
 
-Every class owns a few coarse colour patterns. An image is one of its class's patterns at a random place, mixed with a
+Every class owns a coarse colour pattern. An image is its class's pattern at a random place, mixed with the fainter
 pattern of some other class and with noise: learnable by convolutions, not by looking at single pixels. All arithmetic
 is on integers, so that a seed gives the same bytes on every machine.
 """
@@ -11,7 +11,6 @@ from lib.cifar10 import TEST_FILE, TRAIN_FILES, Split
 
 NAME = "synthetic"
 CLASSES = [f"pattern {letter}" for letter in "ABCDEFGHIJ"]
-PATTERNS_PER_CLASS = 4
 IMAGES_PER_FILE = 10_000
 
 
@@ -23,11 +22,11 @@ def generate(seed: int, images_per_file: int = IMAGES_PER_FILE) -> dict[str, Spl
 
 
 def _patterns(generator: np.random.Generator) -> np.ndarray:
-    """Smooth colour patterns (classes, patterns, 32, 32, 3), values from -128 to 127."""
-    coarse = generator.integers(-128, 128, (len(CLASSES), PATTERNS_PER_CLASS, 8, 8, 3), dtype=np.int32)
-    fine = coarse.repeat(4, axis=2).repeat(4, axis=3)
-    for axis in (2, 3):  # a running mean over five pixels, around the edge
-        fine = sum(np.roll(fine, shift, axis=axis) for shift in range(-2, 3)) // 5
+    """A smooth colour pattern of each class (classes, 32, 32, 3), values from -128 to 127."""
+    coarse = generator.integers(-128, 128, (len(CLASSES), 8, 8, 3), dtype=np.int32)
+    fine: np.ndarray = coarse.repeat(4, axis=1).repeat(4, axis=2)
+    for axis in (1, 2):  # a running mean over five pixels, around the edge
+        fine = np.sum([np.roll(fine, shift, axis=axis) for shift in range(-2, 3)], axis=0, dtype=np.int32) // 5
     return fine
 
 
@@ -37,14 +36,12 @@ def _images(generator: np.random.Generator, patterns: np.ndarray, count: int) ->
     images = np.full((count, 32, 32, 3), 128, dtype=np.int32)
     for classes, weight in ((labels, 5), (others, 3)):
         images += weight * _placed(generator, patterns, classes) // 8
-    images += generator.integers(-48, 49, images.shape, dtype=np.int32)
+    images += generator.integers(-40, 41, images.shape, dtype=np.int32)
     return Split(images.clip(0, 255).astype(np.uint8), labels)
 
 
 def _placed(generator: np.random.Generator, patterns: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """One pattern of each image's class (N, 32, 32, 3), rolled to a random place."""
-    count = len(classes)
-    which = generator.integers(0, PATTERNS_PER_CLASS, count)
-    shifts = generator.integers(0, 32, (2, count, 1))
+    """The pattern of each image's class (N, 32, 32, 3), rolled to a random place."""
+    shifts = generator.integers(0, 32, (2, len(classes), 1))
     rows, columns = (shifts + np.arange(32)) % 32
-    return patterns[classes[:, None, None], which[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return patterns[classes[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils import deterministic
 
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
@@ -45,7 +46,9 @@ class Tally:
 
     @classmethod
     def on(cls, device: torch.device) -> "Tally":
-        return cls(torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device))
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        )
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Add a batch: its mean loss (), its logits (B, classes) and labels (B,)."""
@@ -71,7 +74,7 @@ def make_deterministic() -> None:
     """Refuse algorithms whose result depends on timing, and convolutions picked by a stopwatch."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that took 40 % of a CPU step
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
 
 

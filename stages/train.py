@@ -35,7 +35,7 @@ def train(card: RunCard, place: int, study: list[RunCard]) -> None:
 
     torch.manual_seed(card.seed_for("initial weights"))
     model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
-    model = model.to(device, memory_format=torch.channels_last)  # the layout of the batches
+    model = model.to(device).to(memory_format=torch.channels_last)  # the layout of the batches
     recipe = training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
     facts = describe(card, model, data.name, device)
 

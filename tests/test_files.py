@@ -59,7 +59,9 @@ def test_what_a_killed_process_of_the_same_number_left_does_not_stop_writing(tmp
 
 
 def test_json_has_one_spelling_whatever_order_the_keys_came_in():
-    assert canonical_json({"b": 1, "a": {"d": [1.5], "c": None}}) == canonical_json({"a": {"c": None, "d": [1.5]}, "b": 1})
+    assert canonical_json({"b": 1, "a": {"d": [1.5], "c": None}}) == canonical_json(
+        {"a": {"c": None, "d": [1.5]}, "b": 1}
+    )
     assert canonical_json({"b": 1, "a": []}) == b'{\n  "a": [],\n  "b": 1\n}\n'
 
 
@@ -99,7 +101,9 @@ def test_a_file_torn_anywhere_is_refused_by_name_in_one_line(tmp_path):
         assert "\n" not in refusal(path)
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe{}", b"\xe4", b"<<<<<<< ours\n{}\n", b"{}{}", b"[" * 100_000], ids=range(5))
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{}", b"\xe4", b"<<<<<<< ours\n{}\n", b"{}{}", b"[" * 100_000], ids=range(5)
+)
 def test_a_file_that_is_no_json_is_refused_by_name_in_one_line(content, tmp_path):
     path = tmp_path / "file.json"
     path.write_bytes(content)

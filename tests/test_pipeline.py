@@ -109,7 +109,9 @@ def test_only_the_plan_stage_opens_params_yaml():
 
 
 def test_plan_depends_on_every_parameter():
-    assert PIPELINE["stages"]["plan"]["params"] == list(PARAMS) or set(PIPELINE["stages"]["plan"]["params"]) == set(PARAMS)
+    assert PIPELINE["stages"]["plan"]["params"] == list(PARAMS) or set(PIPELINE["stages"]["plan"]["params"]) == set(
+        PARAMS
+    )
 
 
 def test_no_training_stage_has_a_plain_uncached_output():
@@ -157,5 +159,9 @@ def test_nothing_in_the_product_points_outside_of_it():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in files:
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".yaml", ".toml", ".cff", ""} and path.is_file() and name != "tests/test_pipeline.py":
+        if (
+            path.suffix in {".py", ".md", ".yaml", ".toml", ".cff", ""}
+            and path.is_file()
+            and name != "tests/test_pipeline.py"
+        ):
             assert not re.search(r"\.\./shared|(?<![\w.])/(work|farm)/", path.read_text(errors="replace")), name

@@ -18,6 +18,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    def process_time(self) -> float:
+        return 30.0  # what getting ready took
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -55,29 +58,31 @@ def test_a_span_of_time_is_said_as_people_say_it(seconds, text):
 
 
 def test_an_epochs_line_has_the_run_the_epoch_the_accuracy_and_the_time_left(clock, capsys):
-    progress = Progress(TITLE, epochs=4, images=100, later=3.0)
-    clock.now += 120  # two epochs in two minutes: two of this run and twelve of the later runs are left
+    progress = Progress(TITLE, epochs=4, images=100, later_work=3.0, later_runs=2)
+    clock.now += (
+        120  # two epochs in two minutes: two of this run, twelve and getting ready twice of later ones are left
+    )
     progress.epoch(record(2, 0.7125))
     out, err = capsys.readouterr()
-    assert out == f"{TITLE}  epoch 2/4  train loss 1.234  test accuracy  71.25%  2 min left, 14 min for all\n"
+    assert out == f"{TITLE}  epoch 2/4  train loss 1.234  test accuracy  71.25%  2 min left, 15 min for all\n"
     assert err == ""
 
 
 def test_the_last_runs_last_line_leaves_no_time(clock, capsys):
-    progress = Progress(TITLE, epochs=2, images=100, later=0.0)
+    progress = Progress(TITLE, epochs=2, images=100, later_work=0.0, later_runs=0)
     clock.now += 120
     progress.epoch(record(2, 1.0))
     assert capsys.readouterr().out.endswith("100.00%  0 s left, 0 s for all\n")
 
 
 def test_before_anything_is_done_no_time_is_guessed(clock):
-    assert Progress(TITLE, epochs=2, images=100, later=0.0).time_left(0) == ""
+    assert Progress(TITLE, epochs=2, images=100, later_work=0.0, later_runs=0).time_left(0) == ""
 
 
 @pytest.mark.parametrize("sizes", [[32, 32, 16], [1], []])
 def test_batches_pass_through_unchanged_and_silently_where_there_is_no_terminal(sizes, capsys):
     given = batches(sizes)
-    passed = list(Progress(TITLE, epochs=2, images=max(1, sum(sizes)), later=0.0).batches(1, given))
+    passed = list(Progress(TITLE, epochs=2, images=max(1, sum(sizes)), later_work=0.0, later_runs=0).batches(1, given))
     assert len(passed) == len(given)
     assert all(mine is theirs for mine, theirs in zip(passed, given, strict=True))
     assert capsys.readouterr() == ("", "")
@@ -91,7 +96,7 @@ def test_batches_are_asked_for_one_at_a_time():
             asked.append(batch)
             yield batch
 
-    passing = Progress(TITLE, epochs=2, images=24, later=0.0).batches(1, source())
+    passing = Progress(TITLE, epochs=2, images=24, later_work=0.0, later_runs=0).batches(1, source())
     next(passing)
     assert len(asked) == 1
 
@@ -100,7 +105,7 @@ def test_on_a_terminal_a_bar_says_the_run_the_epoch_and_the_last_accuracy(monkey
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
-    progress = Progress(TITLE, epochs=4, images=64, later=0.0)
+    progress = Progress(TITLE, epochs=4, images=64, later_work=0.0, later_runs=0)
     for epoch, accuracy in ((1, 0.25), (2, 0.5)):
         given = batches([32, 32])
         assert len(list(progress.batches(epoch, given))) == 2
@@ -113,15 +118,15 @@ def test_on_a_terminal_a_bar_says_the_run_the_epoch_and_the_last_accuracy(monkey
 
 @pytest.mark.parametrize(("step", "steps"), [(0.01, 1000), (1.0, 3600), (0.0, 10**9)])
 def test_nothing_is_said_of_a_run_of_up_to_an_hour(step, steps, capsys):
-    warn_if_slow(step, steps, later=15.0)
+    warn_if_slow(step, steps, later_work=15.0)
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
     ("step", "steps", "later", "texts"),
     [
-        (1.0, 3601, 0.0, ("1.00 s", "1.0 h for this run", "1.0 h for all")),
-        (2.0, 7200, 11.0, ("2.00 s", "4.0 h for this run", "2.0 days for all")),
+        (1.0, 3601, 0.0, ("1.00 s", "1.0 h for this run", "1.0 h with all")),
+        (2.0, 7200, 11.0, ("2.00 s", "4.0 h for this run", "2.0 days with all")),
     ],
 )
 def test_of_a_run_of_over_an_hour_its_time_the_studys_and_a_cure_are_said(step, steps, later, texts, capsys):

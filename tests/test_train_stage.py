@@ -1,0 +1,292 @@
+"""stages/train.py, run as the command runs it, on a small stand-in and a card of the smallest network."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib import cifar10
+from lib.card import RunCard
+from lib.metrics import read_metrics
+from lib.resnet import ResNet
+from stages import train
+
+CARD = RunCard(
+    network="tiny",
+    block="basic",
+    blocks_per_stage=1,
+    ordering="baseline",
+    seed=3,
+    dataset="auto",
+    train_images=64,
+    test_images=40,
+    augmentation="crop_flip",
+    precision="float32",
+    device="cpu",
+    epochs=2,
+    batch_size=16,
+    optimizer="adam",
+    weight_decay=0.0001,
+    learning_rate=0.001,
+    learning_rate_rule="constant",
+)
+IC_CARD = dataclasses.replace(CARD, ordering="conv_relu_ic", dropout_p=0.05)
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stage turns switches of the whole process; turn them back. One thread: no waiting for a busy second core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = fill
+    torch.backends.cudnn.benchmark = benchmark
+
+
+@pytest.fixture
+def workplace(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the data where the stage looks for them."""
+    workplace = tmp_path / "workplace"
+    (workplace / "data").mkdir(parents=True)
+    os.rename(stand_in, workplace / "data" / "cifar10")
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def run(card: RunCard | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """python -m stages.train <card>"""
+    path = card if isinstance(card, Path) else Path("plan", f"{card.name}.json")
+    if isinstance(card, RunCard):
+        card.write(path)
+    monkeypatch.setattr(sys, "argv", ["train", str(path)])
+    train.main()
+
+
+def written(workplace: Path) -> dict[str, bytes]:
+    """Everything a run has written."""
+    paths = [path for folder in ("metrics", "models") for path in (workplace / folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(workplace)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("card", [CARD, IC_CARD], ids=lambda card: card.ordering)
+def test_a_run_writes_its_metrics_and_its_model_and_nothing_else(
+    card: RunCard, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(card, monkeypatch)
+    assert set(written(workplace)) == {f"metrics/{card.name}.json", f"models/{card.name}.pt"}
+    assert {path.name for path in workplace.iterdir()} == {"data", "plan", "metrics", "models"}
+    metrics = read_metrics(Path("metrics", f"{card.name}.json"))
+    assert metrics.finished
+    assert len(metrics.history) == 2
+    assert [record.learning_rate for record in metrics.history] == [0.001, 0.001]
+    for record in metrics.history:
+        assert record.train_accuracy * 64 == round(record.train_accuracy * 64)  # of 64 and of 40 images
+        assert record.test_accuracy * 40 == pytest.approx(round(record.test_accuracy * 40), abs=1e-9)
+    assert capsys.readouterr().out.count(card.name) == 2  # a line an epoch
+
+
+@pytest.mark.parametrize("block, depth", [("basic", 8), ("bottleneck", 11)])
+def test_the_facts_are_what_was_and_not_what_was_asked_for(
+    block: str, depth: int, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = dataclasses.replace(IC_CARD, block=block, epochs=1)
+    run(card, monkeypatch)
+    facts = read_metrics(Path("metrics", f"{card.name}.json")).facts
+    model = ResNet(block, 1, "conv_relu_ic", dropout_p=0.05)
+    assert dataclasses.asdict(facts) == {
+        "network": "tiny",
+        "block": block,
+        "depth": depth,
+        "ordering": "conv_relu_ic",
+        "seed": 3,
+        "dataset": "synthetic",
+        "epochs": 1,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "torch": torch.__version__,
+        "device": "cpu",
+    }
+
+
+def test_the_model_file_gives_back_the_net_of_the_last_record(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(IC_CARD, monkeypatch)
+    model = ResNet("basic", 1, "conv_relu_ic", dropout_p=0.05)
+    model.load_state_dict(torch.load(Path("models", f"{IC_CARD.name}.pt"), weights_only=True))
+    data = cifar10.load(Path("data/cifar10"), "synthetic", 64, 40)
+    batches = cifar10.Batches(data.test, cifar10.channel_statistics(data.train.images), 16, torch.device("cpu"))
+    tally = train.training.evaluate(model, batches.in_order(), "float32", torch.device("cpu"))
+    last = read_metrics(Path("metrics", f"{IC_CARD.name}.json")).history[-1]
+    assert tally.accuracy() == pytest.approx(last.test_accuracy, abs=1 / 40)
+    assert tally.mean_loss() == pytest.approx(last.test_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("card", [CARD, IC_CARD], ids=lambda card: card.ordering)
+def test_running_twice_gives_the_same_bytes(card: RunCard, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(card, monkeypatch)
+    first = written(workplace)
+    torch.manual_seed(12345)  # whatever the process did before
+    run(card, monkeypatch)
+    assert written(workplace) == first
+
+
+def test_another_seed_gives_another_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(CARD, seed=4)
+    run(CARD, monkeypatch)
+    run(other, monkeypatch)
+    one, two = (read_metrics(Path("metrics", f"{card.name}.json")).history for card in (CARD, other))
+    assert all(first != second for first, second in zip(one, two, strict=True))
+
+
+def test_all_runs_of_a_seed_see_the_same_images_in_the_same_order_and_other_seeds_others(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    step = train.training.train_step
+
+    def noting(model: Any, optimizer: Any, batch: Any, *rest: Any) -> None:
+        seen.append(batch[0].clone())
+        step(model, optimizer, batch, *rest)
+
+    runs = []
+    for card in (CARD, IC_CARD, dataclasses.replace(CARD, seed=4)):
+        monkeypatch.setattr(train.training, "seconds_per_step", lambda *_: 0.0)
+        monkeypatch.setattr(train.training, "train_step", noting)
+        run(card, monkeypatch)
+        runs.append(torch.cat(seen))
+        seen.clear()
+    baseline, ic, other_seed = runs
+    assert len(baseline) == 2 * 64
+    assert torch.equal(baseline, ic)
+    assert not torch.equal(baseline, other_seed)
+    assert not torch.equal(baseline[:64], baseline[64:])  # every epoch its own
+
+
+def test_all_networks_of_a_seed_and_ordering_start_from_the_same_random_state(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    make = train.ResNet
+
+    def noting(*arguments: Any, **options: Any) -> ResNet:
+        states.append(torch.get_rng_state())
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(train, "ResNet", noting)
+    for card in (CARD, IC_CARD, dataclasses.replace(CARD, seed=4)):
+        run(dataclasses.replace(card, epochs=1, train_images=16, test_images=1), monkeypatch)
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+
+
+def test_the_rest_of_the_study_does_not_change_a_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(CARD, monkeypatch)
+    alone = written(workplace)
+    IC_CARD.write(Path("plan", f"{IC_CARD.name}.json"))
+    Path("plan", "study.json").write_text(json.dumps({"runs": [IC_CARD.name, CARD.name]}))
+    run(CARD, monkeypatch)
+    assert written(workplace) == alone
+
+
+def test_no_training_image_past_the_cards_number_is_used(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(CARD, monkeypatch)
+    before = written(workplace)
+    data = cifar10.load(Path("data/cifar10"), "auto", 200, 40)
+    batches = {
+        file: cifar10.read_batch(Path("data/cifar10", cifar10.FOLDER, file).read_bytes(), Path(file))
+        for file in (*cifar10.TRAIN_FILES, cifar10.TEST_FILE)
+    }
+    batches["data_batch_2"].images[24:] = 0  # 64 = 40 + 24
+    batches["data_batch_5"] = cifar10.Split(data.test.images, data.test.labels)
+    cifar10.write_stand_in(Path("data/cifar10"), data.name, batches, list("ABCDEFGHIJ"))
+    run(CARD, monkeypatch)
+    assert written(workplace) == before
+
+
+# Bad input.
+
+
+def assert_refused(
+    card: RunCard | Path, names: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 2, one line, nothing written."""
+    with pytest.raises(SystemExit) as caught:
+        run(card, monkeypatch)
+    assert caught.value.code == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("train: ")
+    assert error.count("\n") == 1
+    assert names in error
+    assert written(Path.cwd()) == {}
+
+
+@pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+def test_damaged_data_are_refused(
+    file: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workplace / "data" / "cifar10" / cifar10.FOLDER / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert_refused(CARD, file, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    "changes, names",
+    [
+        ({"dataset": "cifar10"}, "synthetic"),
+        ({"train_images": 201}, "train_images"),
+        ({"test_images": 41}, "test_images"),
+        ({"device": "cuda"}, "device"),
+    ],
+)
+def test_a_card_that_cannot_be_met_here_is_refused(
+    changes: dict[str, Any],
+    names: str,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert_refused(dataclasses.replace(CARD, **changes), names, monkeypatch, capsys)
+
+
+def test_data_that_are_not_there_are_refused(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.rename("data", "elsewhere")
+    assert_refused(CARD, "data_batch_1", monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"network": "tiny"}'])
+def test_an_unknown_or_damaged_card_is_refused(
+    content: str | None, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("tiny-baseline-3.json")
+    if content is not None:
+        path.write_text(content)
+    assert_refused(path, path.name, monkeypatch, capsys)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_earlier_epochs_and_writes_no_model(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = dataclasses.replace(
+        CARD, learning_rate_rule="steps", learning_rate_steps=(1,), learning_rate_factor=1e30, weight_decay=0.0
+    )
+    with pytest.raises(SystemExit) as caught:
+        run(card, monkeypatch)
+    assert caught.value.code == 2
+    assert "epoch 2" in capsys.readouterr().err
+    assert set(written(workplace)) == {f"metrics/{card.name}.json"}
+    assert len(read_metrics(Path("metrics", f"{card.name}.json")).history) == 1
