@@ -33,7 +33,8 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     first = figure.axes[0]
     first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
-    first.get_legend().remove()
+    if legend := first.get_legend():
+        legend.remove()  # one for all panels, below them
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, fontsize=10)
     return figure

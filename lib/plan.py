@@ -129,9 +129,8 @@ def read_study(path: Path) -> Study:
     if not isinstance(presets, dict):
         raise BadInput(f"{path}: presets is not a mapping of names to overrides: see the README")
     if preset not in presets:
-        raise BadInput(
-            f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {', '.join(map(str, presets))}"
-        )
+        known = ", ".join(map(str, presets))
+        raise BadInput(f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {known}")
     studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
     return studies[preset]
 

@@ -55,7 +55,7 @@ class Progress:
 
 
 def warn_if_slow(step: float, steps: int, later_work: float) -> None:
-    """Say, before a run that would take over an hour without a GPU, how long it and the study would take, and a cure."""
+    """Say before a run of over an hour without a GPU how long it and the study would take, and what to do instead."""
     if step * steps > 3600:
         print(
             f"No GPU here. A step takes {step:.2f} s: about {duration(step * steps)} for this run, "

@@ -26,7 +26,7 @@ def _patterns(generator: np.random.Generator) -> np.ndarray:
     coarse = generator.integers(-128, 128, (len(CLASSES), 8, 8, 3), dtype=np.int32)
     fine: np.ndarray = coarse.repeat(4, axis=1).repeat(4, axis=2)
     for axis in (1, 2):  # a running mean over five pixels, around the edge
-        fine = np.sum([np.roll(fine, shift, axis=axis) for shift in range(-2, 3)], axis=0, dtype=np.int32) // 5
+        fine = np.stack([np.roll(fine, shift, axis=axis) for shift in range(-2, 3)]).sum(axis=0) // 5
     return fine
 
 

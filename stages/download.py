@@ -1,4 +1,8 @@
-"""The data set -> data/cifar10/, from $CIFAR10_SOURCE (a folder, an archive, an https address) or the official address."""
+"""The data set -> data/cifar10/, verified.
+
+From the environment variable CIFAR10_SOURCE (a folder with the batches, an archive, or an https address of one), else
+from the official address.
+"""
 
 import argparse
 import os

@@ -5,10 +5,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lib import cifar10, synthetic
 
 IMAGES_PER_FILE = 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors gain nothing from a second thread, and lose much where another process has its core."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -41,14 +41,11 @@ IC_CARD = dataclasses.replace(CARD, ordering="conv_relu_ic", dropout_p=0.05)
 
 @pytest.fixture(autouse=True)
 def torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The stage turns switches of the whole process; turn them back. One thread: no waiting for a busy second core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """The stage turns switches of the whole process; turn them back."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     deterministic = torch.are_deterministic_algorithms_enabled()
     fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     yield
-    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = fill
     torch.backends.cudnn.benchmark = benchmark
