@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import re
 import types
 import typing
@@ -80,14 +81,15 @@ class RunCard:
 
 
 def place_in_study(path: Path) -> tuple[int, list[RunCard]]:
-    """The cards of a card's study, and which of them it is, from 1; alone, where no study.json lies beside it.
+    """The cards of a card's study, and which of them it is, from 1; alone, where no sound study.json lies beside it.
 
     For showing progress only: a result depends on its own card and on nothing else.
     """
-    study = path.with_name("study.json")
-    if not study.exists() or path.stem not in (runs := read_json(study)["runs"]):
+    try:
+        runs = read_json(path.with_name("study.json"))["runs"]
+        return runs.index(path.stem) + 1, [RunCard.read(path.with_name(f"{run}.json")) for run in runs]
+    except (BadInput, LookupError, TypeError, ValueError, AttributeError):
         return 1, [RunCard.read(path)]
-    return runs.index(path.stem) + 1, [RunCard.read(path.with_name(f"{run}.json")) for run in runs]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -97,5 +99,5 @@ def _fits(value: Any, kind: Any) -> bool:
     if typing.get_origin(kind) is tuple:
         return isinstance(value, list) and all(_fits(item, int) for item in value)
     if kind is float:
-        return type(value) in (int, float)
+        return type(value) is int or (type(value) is float and math.isfinite(value))
     return type(value) is kind

@@ -61,7 +61,7 @@ def verified_files(folder: Path) -> tuple[str, dict[str, bytes]]:
         try:
             name = str(manifest["dataset"])
             expected = {file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise BadInput(f"{folder / MANIFEST} is damaged: {_CURE}") from None
         if name == "cifar10" or set(expected) != set(OFFICIAL_FILES):
             raise BadInput(f"{folder / MANIFEST} does not describe a stand-in data set: {_CURE}")

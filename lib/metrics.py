@@ -86,7 +86,9 @@ def read_metrics(path: Path) -> RunMetrics:
             raise ValueError(f"its history is of epochs {epochs[:3]}... of {run.facts.epochs}")
         if content["test_accuracy"] != run.test_accuracy:
             raise ValueError("test_accuracy is not that of the last epoch")
-    except (KeyError, TypeError, ValueError) as error:
+        if content["test_loss"] != run.history[-1].test_loss:
+            raise ValueError("test_loss is not that of the last epoch")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"{path} is not a run's metrics ({error}): delete it and run `dvc repro` again") from None
     if path.stem != run.name:
         raise BadInput(f"{path} holds the metrics of {run.name}: rename it, or delete it and run `dvc repro` again")

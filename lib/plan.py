@@ -28,7 +28,7 @@ def checked_ordering(name: str) -> str:
         raise ValueError(
             f"an ordering is baseline, or the layers of a unit joined by _, conv once: {', '.join(LAYERS)}"
         )
-    return name
+    return checked_name(name)
 
 
 def distinct(values: list[Any]) -> list[Any]:
@@ -128,7 +128,7 @@ def read_study(path: Path) -> Study:
     preset = params.get("preset")
     if not isinstance(presets, dict):
         raise BadInput(f"{path}: presets is not a mapping of names to overrides: see the README")
-    if preset not in presets:
+    if not isinstance(preset, str) or preset not in presets:
         known = ", ".join(map(str, presets))
         raise BadInput(f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {known}")
     studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
@@ -153,10 +153,12 @@ class UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.YAMLError(f"a key is a name, not a list or a mapping (line {line})")
             if key_node.value in seen:
-                line = key_node.start_mark.line + 1
                 raise yaml.YAMLError(f"the key {key_node.value} stands twice (line {line}): delete one")
-            seen.add(key_node.value if isinstance(key_node.value, str) else None)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
@@ -178,14 +180,16 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
     try:
         return Study.model_validate(merged)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A mistyped key is also a missing one: the unknown key says more.
+        first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         named_by_preset = first["loc"] and first["loc"][0] in overrides
-        raise BadInput(f"{path}: {where if named_by_preset else ''}{_one_line(first)}") from None
+        raise BadInput(f"{path}: {_one_line(first, where if named_by_preset else '')}") from None
 
 
-def _one_line(error: Any) -> str:
+def _one_line(error: Any, where: str) -> str:
     """A pydantic error as: key, value, what is wrong, the cure."""
-    key, value, kind = ".".join(map(str, error["loc"])), error["input"], error["type"]
+    key = " ".join((where + ".".join(map(str, error["loc"]))).split())
+    value, kind = error["input"], error["type"]
     if kind == "missing":
         return f"{key} is missing: add it, or restore the file by `git checkout params.yaml`"
     if kind == "extra_forbidden":
@@ -194,7 +198,7 @@ def _one_line(error: Any) -> str:
     problem = error["msg"].removeprefix("Value error, ")
     if isinstance(value, str) and kind in ("float_type", "int_type"):
         problem = f"a number is wanted and this is text{_number_hint(value)}"
-    return f"{key}: {value!r}: {problem[0].lower()}{problem[1:]}"
+    return f"{key}: {value!r}: {problem.replace('Input', 'it')}"
 
 
 def _number_hint(text: str) -> str:

@@ -22,12 +22,12 @@ def generate(seed: int, images_per_file: int = IMAGES_PER_FILE) -> dict[str, Spl
 
 
 def _patterns(generator: np.random.Generator) -> np.ndarray:
-    """A smooth colour pattern of each class (classes, 32, 32, 3), values from -128 to 127."""
+    """A smooth colour pattern of each class (classes, 32, 32, 3), of mean 0, so that no colour gives a class away."""
     coarse = generator.integers(-128, 128, (len(CLASSES), 8, 8, 3), dtype=np.int32)
     fine: np.ndarray = coarse.repeat(4, axis=1).repeat(4, axis=2)
     for axis in (1, 2):  # a running mean over five pixels, around the edge
         fine = np.stack([np.roll(fine, shift, axis=axis) for shift in range(-2, 3)]).sum(axis=0) // 5
-    return fine
+    return fine - fine.sum(axis=(1, 2), keepdims=True) // fine[0, ..., 0].size
 
 
 def _images(generator: np.random.Generator, patterns: np.ndarray, count: int) -> Split:

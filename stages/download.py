@@ -22,7 +22,7 @@ def main() -> None:
         wanted = read_json(Path("plan/study.json"))["dataset"]
         # DVC_ROOT: an experiment in a temporary folder finds the archive of earlier ones.
         archive = Path(os.environ.get("DVC_ROOT", "."), "data", "cifar-10-python.tar.gz")
-        name = obtain.obtain(wanted, Path("data/cifar10"), os.environ.get("CIFAR10_SOURCE"), archive)
+        name = obtain.obtain(wanted, Path("data/cifar10"), os.environ.get("CIFAR10_SOURCE") or None, archive)
         if name != wanted and name == "synthetic":
             print(SYNTHETIC_NOTICE)
         print(f"download: data/cifar10 holds the {name} data set, every file verified by its SHA-256")

@@ -199,7 +199,6 @@ INFINITE = json.dumps({"dataset": "x", "files": FULL | {"test_batch": [float("in
 infinite = pytest.param(
     INFINITE,
     id="infinite size",
-    marks=pytest.mark.xfail(raises=OverflowError, strict=True, reason="verified_files does not catch OverflowError"),
 )
 
 

@@ -51,7 +51,6 @@ def test_the_new_file_is_on_disk_before_it_takes_the_old_ones_place(tmp_path, mo
     assert seen == [("fsync", b"old"), ("replace", b"new")]
 
 
-@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="write_whole opens the temporary file with x")
 def test_what_a_killed_process_of_the_same_number_left_does_not_stop_writing(tmp_path):
     (tmp_path / f".file.json.{os.getpid()}.tmp").write_bytes(b"half of someth")
     write_whole(tmp_path / "file.json", b"new")

@@ -120,7 +120,6 @@ def test_damaged_metrics_are_refused_by_name_in_one_line(damage, path):
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-@pytest.mark.xfail(strict=True, reason="read_metrics does not look at test_loss")
 @pytest.mark.parametrize("damage", [lambda file: file.pop("test_loss"), lambda file: file.update(test_loss=1.4)])
 def test_metrics_whose_test_loss_is_not_the_last_epochs_are_refused(damage, path):
     test_damaged_metrics_are_refused_by_name_in_one_line(damage, path)

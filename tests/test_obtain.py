@@ -13,7 +13,6 @@ import socket
 import ssl
 import tarfile
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,6 @@ Route = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 # Pooch does not close a response that goes wrong; the garbage collector does, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-
-def broken(raises: type[Exception], reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(raises=raises, strict=True, reason=reason)
 
 
 # A small world: the official files and archive are the fixture's, the synthetic set has few images.
@@ -329,10 +324,8 @@ def test_hostile_members_of_an_archive_leave_nothing_behind(
 @pytest.mark.parametrize("to", ["the real file", "itself"])
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
 def test_a_batch_that_is_not_a_regular_file_is_refused(
-    kind: bytes, to: str, folder: Path, cache: Path, official: Path, tmp_path: Path, request: pytest.FixtureRequest
+    kind: bytes, to: str, folder: Path, cache: Path, official: Path, tmp_path: Path
 ) -> None:
-    if kind == tarfile.SYMTYPE and to == "itself":
-        request.applymarker(broken(RecursionError, "_unpack lets RecursionError through"))
     member = tarfile.TarInfo(f"{cifar10.FOLDER}/data_batch_1")
     real = str(official / cifar10.FOLDER / "data_batch_1")
     member.type, member.linkname = kind, real if to == "the real file" else "data_batch_1"
@@ -394,8 +387,6 @@ def test_a_server_whose_certificate_is_not_trusted_is_not_used(
     assert server.requests == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.xfail(strict=True, reason="ask() lets requests' plain OSError end its thread: `does not answer within`")
 def test_a_certificate_bundle_that_is_not_there_is_named(
     folder: Path, cache: Path, archive: bytes, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,7 +498,6 @@ def test_a_whole_cached_archive_is_used_without_another_download(
     assert len(server.requests) <= 1
 
 
-@pytest.mark.xfail(strict=True, reason="_fetch asks the address before it looks at the archive")
 @pytest.mark.parametrize("wanted", ["cifar10", "auto"])
 def test_a_whole_cached_archive_is_used_without_a_network(
     wanted: str, folder: Path, cache: Path, official: Path, archive: bytes
@@ -601,9 +591,6 @@ def test_an_archive_whose_compressed_data_are_damaged_is_an_error_that_names_it(
     content = bytearray(archive_of(official, compression=compression))
     start = int(len(content) * place)
     content[start : start + 64] = b"\xff" * 64
-    if compression != "bz2":  # whether gz notices or gives other bytes is chance; the hash would tell
-        raises = (zlib.error, lzma.LZMAError)
-        request.applymarker(pytest.mark.xfail(raises=raises, reason="_unpack lets zlib.error and LZMAError through"))
     source = tmp_path / "my.tar.gz"
     source.write_bytes(content)
     with pytest.raises(BadInput, match="CIFAR10_SOURCE") as caught:
@@ -664,7 +651,7 @@ def test_the_synthetic_set_takes_the_place_of_cifar10_when_it_is_asked_for(
 
 @pytest.mark.parametrize(
     "renames_that_work",
-    [0, pytest.param(1, marks=broken(AssertionError, "_new_folder does not move the old folder back"))],
+    [0, 1],
 )
 def test_the_old_folder_stays_when_the_new_one_cannot_take_its_place(
     renames_that_work: int, folder: Path, cache: Path, official: Path, monkeypatch: pytest.MonkeyPatch
