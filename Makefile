@@ -12,7 +12,7 @@ help:  ## list these commands
 rehearsal: env  ## the whole pipeline in minutes on a CPU: 16 shallow runs, Figure 4, Table 1 (in rehearsal/)
 	@tools/rehearse $(REHEARSAL)
 
-test: env-dev  ## lint-free tests: no data, no GPU, no network, minutes
+test: env-dev  ## the tests: no data, no GPU, no network, minutes
 	python -m pytest
 
 lint: env-dev  ## ruff and mypy, as CI runs them
