@@ -85,7 +85,7 @@ def test_packages_are_empty_since_no_stage_lists_them(package):
 
 @pytest.mark.parametrize("module", STANDARD_LIBRARY_ONLY)
 def test_modules_that_travel_use_the_standard_library_only(module):
-    assert imports_of(module)[1] == {"lib"} - {"lib"}
+    assert imports_of(module)[1] == set()
 
 
 def test_training_needs_no_dvc_no_pydantic_no_network():
@@ -109,9 +109,7 @@ def test_only_the_plan_stage_opens_params_yaml():
 
 
 def test_plan_depends_on_every_parameter():
-    assert PIPELINE["stages"]["plan"]["params"] == list(PARAMS) or set(PIPELINE["stages"]["plan"]["params"]) == set(
-        PARAMS
-    )
+    assert sorted(PIPELINE["stages"]["plan"]["params"]) == sorted(PARAMS)
 
 
 def test_no_training_stage_has_a_plain_uncached_output():
