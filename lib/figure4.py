@@ -17,8 +17,9 @@ from lib.paper import data_name, model_name, ordering_name
 def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure:
     """Figure 4 from the runs' histories; panels and curves in the order in which the runs first name them.
 
-    Curves of several seeds are drawn as their mean with a band of one standard deviation. Colours are Okabe and Ito's
-    and every ordering has its own dashes, so that a colour-blind reader, or one of a grey print, can tell them apart.
+    Curves of several seeds are drawn as their mean with a band of one standard deviation. Colours are seaborn's
+    colour-blind palette and every ordering has its own dashes: a colour-blind reader, or one of a grey print, can tell
+    them apart.
     """
     networks = list(dict.fromkeys(run.facts.network for run in runs))
     orderings = list(dict.fromkeys(run.facts.ordering for run in runs))

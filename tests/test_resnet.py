@@ -35,15 +35,6 @@ PINNED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors: more threads than free cores would only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @functools.cache
 def shape_of(network: str, ordering: str) -> ResNet:
     """A network of full size without memory for its weights."""
