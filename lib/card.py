@@ -6,12 +6,16 @@ import math
 import re
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
+SCHEMA = 1  # of checkpoints: one more, and no older checkpoint is used
+CHECKSUM = "sha256"  # a key of a card's file: of the rest of it
+RULES_OF_THE_EPOCH_ALONE = ("constant", "steps")  # learning-rate rules that do not look at how many epochs will follow
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
 
 
@@ -56,10 +60,25 @@ class RunCard:
         digest = hashlib.sha256(f"{self.seed}/{purpose}/{epoch}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
+    def identity(self, data: str, code: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides the run's result; the SHA-256 of it is the run's fingerprint.
+
+        `data` is the SHA-256 of the data set, `code` that of each source file that decides results.
+        The number of epochs is not part of it where the learning rate does not depend on it: a longer run then begins
+        with the shorter one, epoch for epoch.
+        """
+        card = self._used()
+        if self.learning_rate_rule in RULES_OF_THE_EPOCH_ALONE:
+            del card["epochs"]
+        return {"schema": SCHEMA, "card": card, "data": data, "code": dict(code)}
+
     def write(self, path: Path) -> None:
-        """Write the card as canonical JSON."""
-        used = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        write_whole(path, canonical_json(used))
+        """Write the card as canonical JSON, with the SHA-256 of itself."""
+        used = self._used()
+        write_whole(path, canonical_json(used | {CHECKSUM: _sha256(used)}))
+
+    def _used(self) -> dict[str, Any]:
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def read(cls, path: Path) -> "RunCard":
@@ -67,12 +86,15 @@ class RunCard:
         content = read_json(path)
         if not isinstance(content, dict):
             raise BadInput(f"{path} is not a run card: `python -m stages.plan` writes them anew")
+        checksum = content.pop(CHECKSUM, None)
         fields = typing.get_type_hints(cls)
         required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
         wrong = [key for key in content if key not in fields] + sorted(required - set(content))
         wrong += [key for key, kind in fields.items() if key in content and not _fits(content[key], kind)]
         if wrong:
             raise BadInput(f"{path}: {wrong[0]} is not as a run card has it; `python -m stages.plan` writes it anew")
+        if checksum != _sha256(content):
+            raise BadInput(f"{path} was damaged, or changed by hand: `python -m stages.plan` writes it anew")
         steps = content.get("learning_rate_steps")
         card = cls(**content | ({"learning_rate_steps": tuple(steps)} if steps is not None else {}))
         if path.stem != card.name:
@@ -90,6 +112,10 @@ def place_in_study(path: Path) -> tuple[int, list[RunCard]]:
         return runs.index(path.stem) + 1, [RunCard.read(path.with_name(f"{run}.json")) for run in runs]
     except (BadInput, LookupError, TypeError, ValueError, AttributeError):
         return 1, [RunCard.read(path)]
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 def _fits(value: Any, kind: Any) -> bool:

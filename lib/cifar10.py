@@ -45,6 +45,7 @@ class DataSet:
     """A verified data set, whole in memory."""
 
     name: str  # "cifar10", or what the manifest says
+    sha256: str  # of the list of the files' SHA-256s: two data sets with the same one are the same
     train: Split
     test: Split
 
@@ -134,8 +135,10 @@ def load(folder: Path, wanted: str, train_images: int, test_images: int) -> Data
             raise BadInput(f"{key}: {count:,} asked for, the data set has {len(labels):,}: lower it in params.yaml")
         return Split(np.concatenate([batch.images for batch in batches])[:count], labels[:count])
 
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    sha256 = hashlib.sha256(canonical_json(digests)).hexdigest()
     train = first(train_images, "train_images", *TRAIN_FILES)
-    return DataSet(name, train, first(test_images, "test_images", TEST_FILE))
+    return DataSet(name, sha256, train, first(test_images, "test_images", TEST_FILE))
 
 
 def write_stand_in(folder: Path, name: str, batches: dict[str, Split], label_names: list[str]) -> None:

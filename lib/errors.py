@@ -1,19 +1,41 @@
-"""Bad input: one clear line, exit status 2, nothing half-written."""
+"""How a stage ends when it cannot go on: one clear line, an exit status that says what to do, nothing half-written."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
 
 
-class BadInput(Exception):
-    """Something the user can mend. The message names the key or file, what is wrong, and the cure."""
+class StageError(Exception):
+    """The message names the key, file or process, what is wrong, and the cure."""
+
+    status = 1  # the process's exit status
+
+
+class BadInput(StageError):
+    """Something the user can mend: a parameter, a file, a full disk, too small a machine."""
+
+    status = 2
+
+
+class TryAgain(StageError):
+    """Nothing to mend: another process has what this one needs, or a device went away. The same command will do."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class Stopped(StageError):
+    """A signal ended the work before it was done. The same command goes on from the last whole epoch."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + signal_number  # as shells report it
 
 
 @contextlib.contextmanager
-def bad_input_exits(stage: str) -> Iterator[None]:
-    """End the process with status 2 and one line on standard error where the body raises BadInput."""
+def errors_exit(stage: str) -> Iterator[None]:
+    """End the process with one line on standard error and the error's status where the body raises a StageError."""
     try:
         yield
-    except BadInput as error:
+    except StageError as error:
         print(f"{stage}: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        sys.exit(error.status)

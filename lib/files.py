@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,61 @@ from lib.errors import BadInput
 def write_whole(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one.
 
-    Raises OSError (the old file stays, no temporary file is left).
+    On return the new file is on disk, name and all: it outlives a power cut.
+    Raises BadInput (disk full, no rights): the old file stays, no temporary file is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder: same file system
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_through(temporary, content)
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise BadInput(
+                f"{path}: {len(content):,} bytes could not be written ({error.strerror}); what was there is intact: "
+                "make room or give rights, then run the same command again"
+            ) from None
         raise
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's names: a rename is only then durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_writable(*paths: Path) -> None:
+    """Raise BadInput unless each file can be written or replaced: better now than after hours of work."""
+    for path in paths:
+        if path.is_dir():
+            raise BadInput(f"{path} is to be written and is a folder: move it away")
+        write_whole(path.with_name(f".{path.name}.probe"), b"")
+        os.unlink(path.with_name(f".{path.name}.probe"))
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Raise BadInput unless the disk that holds `folder` has so many bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise BadInput(f"{folder} needs {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left: make room")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -105,6 +105,8 @@ def _record(kind: type[Record], content: Any) -> Record:
         value = getattr(record, name)
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise TypeError(f"{name} is {value!r}")
-        if wanted is float and not math.isfinite(value):
+        if wanted is float and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value!r}")
+        if name.endswith("accuracy") and value > 1:
+            raise ValueError(f"{name} is {value!r}, more than 1")
     return record

@@ -1,7 +1,8 @@
 """What a person sees while a run trains: a bar on a terminal, and one line an epoch everywhere."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -22,6 +23,13 @@ class Progress:
         self.setup = time.process_time()  # seconds to get here, which every run needs
         self.start = time.monotonic()
         self.accuracy = "   -   "
+        self.before = 0  # epochs that an earlier process trained
+
+    def resumed(self, history: Sequence[EpochRecord], place: Path) -> None:
+        """Say that the run goes on after the epochs that are done already."""
+        self.before, self.accuracy = len(history), f"{history[-1].test_accuracy:7.2%}"
+        rest = "nothing is left to train" if self.before == self.epochs else f"goes on with {self.before + 1}"
+        print(f"{self.title}  epochs 1 to {self.before} are in {place}: {rest}", flush=True)
 
     def batches(
         self, epoch: int, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
@@ -44,26 +52,25 @@ class Progress:
             flush=True,
         )
 
+    def warn_if_slow(self, step: float, steps: int) -> None:
+        """Say before over an hour without a GPU how long the run and the study would take, and what to do instead."""
+        if step * steps > 3600:
+            print(
+                f"No GPU here. A step takes {step:.2f} s: about {duration(step * steps)} for this run, "
+                f"{duration(step * steps * (1 + self.later_work))} with all that follow.\n"
+                "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
+                "Ctrl-C stops this run.",
+                flush=True,
+            )
+
     def time_left(self, epochs_done: float) -> str:
         """About how long this run and the whole study will take from now on."""
-        if not epochs_done:
+        if epochs_done <= self.before:
             return ""
-        pace = (time.monotonic() - self.start) / epochs_done  # seconds an epoch
+        pace = (time.monotonic() - self.start) / (epochs_done - self.before)  # seconds an epoch
         here = pace * (self.epochs - epochs_done)
         later = self.later_work * self.epochs * pace + self.later_runs * self.setup
         return f"{duration(here)} left, {duration(here + later)} for all"
-
-
-def warn_if_slow(step: float, steps: int, later_work: float) -> None:
-    """Say before a run of over an hour without a GPU how long it and the study would take, and what to do instead."""
-    if step * steps > 3600:
-        print(
-            f"No GPU here. A step takes {step:.2f} s: about {duration(step * steps)} for this run, "
-            f"{duration(step * steps * (1 + later_work))} with all that follow.\n"
-            "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
-            "Ctrl-C stops this run.",
-            flush=True,
-        )
 
 
 def duration(seconds: float) -> str:

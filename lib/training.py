@@ -3,15 +3,15 @@
 import copy
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils import deterministic
 
+from lib.checkpoint import Snapshot
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
 
@@ -61,21 +61,6 @@ class Tally:
 
     def accuracy(self) -> float:
         return int(self.correct.item()) / self.images
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device for "auto" (a GPU if there is one), "cpu" or "cuda". Raises BadInput if it is not there."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device: cuda asked for, but PyTorch sees no GPU here: set `device: auto` or cpu in params.yaml")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def make_deterministic() -> None:
-    """Refuse algorithms whose result depends on timing, and convolutions picked by a stopwatch."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
-    torch.backends.cudnn.benchmark = False
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -133,15 +118,21 @@ def fit(
     train_batches: Callable[[int], Iterable[Batch]],
     test_batches: Callable[[], Iterable[Batch]],
     seed: Callable[[int], int],
-) -> Iterator[EpochRecord]:
-    """Train for the recipe's epochs; yield each one's record before the next begins.
+    start: Snapshot,
+) -> Iterator[Snapshot]:
+    """Train up to the recipe's epochs, from where `start` ended; yield a snapshot after each epoch.
 
     `train_batches(epoch)` and `seed(epoch)` give an epoch's data and the seed of its dropout; epochs count from 1.
+    A snapshot shares the model's memory: save it before asking for the next.
     Raises BadInput if a loss is no longer finite.
     """
     device = next(model.parameters()).device
     optimizer = make_optimizer(recipe, model)
-    for epoch in range(1, recipe.epochs + 1):
+    history = list(start.history)
+    if history:
+        model.load_state_dict(start.model)
+        optimizer.load_state_dict(start.optimizer)
+    for epoch in range(start.epoch + 1, recipe.epochs + 1):
         # Every epoch starts its own stream of random numbers: nothing before it can disturb it.
         torch.manual_seed(seed(epoch))
         rate = learning_rate(recipe, epoch)
@@ -160,7 +151,18 @@ def fit(
         # Evaluate.
         test = evaluate(model, test_batches(), recipe.precision, device)
         check_finite(test, epoch)
-        yield EpochRecord(epoch, rate, train.mean_loss(), train.accuracy(), test.mean_loss(), test.accuracy())
+        history.append(EpochRecord(epoch, rate, train.mean_loss(), train.accuracy(), test.mean_loss(), test.accuracy()))
+        state, optimizer_state = on_cpu(dict(model.state_dict())), on_cpu(optimizer.state_dict())
+        yield Snapshot(tuple(history), state, optimizer_state, start.circumstances)
+
+
+def on_cpu(state: Any) -> Any:
+    """The same dicts and lists, with every tensor on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.cpu()
+    if isinstance(state, dict):
+        return {key: on_cpu(value) for key, value in state.items()}
+    return [on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
 def check_finite(tally: Tally, epoch: int) -> None:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from lib import obtain
-from lib.errors import bad_input_exits
+from lib.errors import errors_exit
 from lib.files import read_json
 
 SYNTHETIC_NOTICE = """download: CIFAR-10 is out of reach: training on the built-in SYNTHETIC set instead.
@@ -18,7 +18,7 @@ download: its accuracies say nothing about CIFAR-10. For the real one, set CIFAR
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.download", description=__doc__).parse_args()
-    with bad_input_exits("download"):
+    with errors_exit("download"):
         wanted = read_json(Path("plan/study.json"))["dataset"]
         # DVC_ROOT: an experiment in a temporary folder finds the archive of earlier ones.
         archive = Path(os.environ.get("DVC_ROOT", "."), "data", "cifar-10-python.tar.gz")

@@ -4,20 +4,23 @@ import argparse
 import shutil
 from pathlib import Path
 
-from lib.errors import bad_input_exits
+from lib.errors import errors_exit
 from lib.files import canonical_json, write_whole
 from lib.plan import read_study
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.plan", description=__doc__).parse_args()
-    with bad_input_exits("plan"):
+    with errors_exit("plan"):
         study = read_study(Path("params.yaml"))
         folder = Path("plan")
-        shutil.rmtree(folder, ignore_errors=True)  # cards of runs that are no longer in the study
         for card in study.cards():
             card.write(folder / f"{card.name}.json")
         write_whole(folder / "study.json", canonical_json(study.summary()))
+        named = {"study.json", *(f"{card.name}.json" for card in study.cards())}
+        for path in folder.iterdir():
+            if path.name not in named:  # the card of a run that is no longer in the study, or what a crash left
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         print(f"plan: {len(study.cards())} runs of preset {study.preset}, {study.epochs} epochs each")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import figure4, table1
-from lib.errors import BadInput, bad_input_exits
+from lib.errors import BadInput, errors_exit
 from lib.files import read_json, write_whole
 from lib.metrics import RunMetrics, read_metrics
 from lib.paper import data_name
@@ -13,7 +13,7 @@ from lib.paper import data_name
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.report", description=__doc__).parse_args()
-    with bad_input_exits("report"):
+    with errors_exit("report"):
         study = read_json(Path("plan/study.json"))
         runs = collect(study, Path("metrics"))
         dataset = runs[0].facts.dataset

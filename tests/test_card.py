@@ -6,6 +6,7 @@ import pytest
 
 from lib.card import RunCard, place_in_study
 from lib.errors import BadInput
+from lib.files import canonical_json
 
 FULL = RunCard(
     network="resnet110",
@@ -49,11 +50,36 @@ LEAN_BYTES = b"""{
   "ordering": "baseline",
   "precision": "float32",
   "seed": 3,
+  "sha256": "1b028280f0236f122538039c91059f1559259aeda1fd9acd6aa7f22e44872691",
   "test_images": 10000,
   "train_images": 50000,
   "weight_decay": 0.0001
 }
 """
+
+# Each field with another value than FULL's; test_a_fingerprint_... says that none is missing.
+CHANGES = [
+    ("network", "resnet164"),
+    ("block", "bottleneck"),
+    ("blocks_per_stage", 17),
+    ("ordering", "conv_relu_ic"),
+    ("dropout_p", 0.06),
+    ("seed", 4),
+    ("dataset", "auto"),
+    ("train_images", 49999),
+    ("test_images", 9999),
+    ("augmentation", "none"),
+    ("precision", "bfloat16"),
+    ("device", "cpu"),
+    ("batch_size", 65),
+    ("optimizer", "adam"),
+    ("momentum", 0.8),
+    ("weight_decay", 0.0002),
+    ("learning_rate", 0.002),
+    ("learning_rate_rule", "constant"),
+    ("learning_rate_steps", (80, 121)),
+    ("learning_rate_factor", 0.2),
+]
 
 
 def written(card: RunCard, folder: Path) -> Path:
@@ -70,7 +96,7 @@ def test_a_card_read_back_is_the_card_written(card, tmp_path):
 @pytest.mark.parametrize("card", [FULL, LEAN], ids=lambda card: card.name)
 def test_a_file_has_the_fields_that_are_used_and_no_others(card, tmp_path):
     used = {key for key, value in dataclasses.asdict(card).items() if value is not None}
-    assert set(json.loads(written(card, tmp_path).read_bytes())) == used
+    assert set(json.loads(written(card, tmp_path).read_bytes())) == used | {"sha256"}
 
 
 def test_a_card_has_one_spelling(tmp_path):
@@ -82,6 +108,42 @@ def test_reading_and_writing_again_leaves_the_bytes(tmp_path):
     before = path.read_bytes()
     RunCard.read(path).write(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"0.0001", b"0.0009"),
+        (b"baseline", b"baselina"),
+        (b'"seed": 3', b'"seed": 2'),
+        (b'"sha256": "', b'"sha256": "0'),
+    ],
+)
+def test_a_card_that_was_changed_is_refused(change, tmp_path):
+    path = written(LEAN, tmp_path)
+    content = path.read_bytes()
+    assert content.count(change[0]) == 1
+    path.write_bytes(content.replace(*change))
+    with pytest.raises(BadInput, match="changed by hand.*stages.plan"):
+        RunCard.read(path)
+
+
+def test_a_fingerprint_is_of_all_that_decides_the_result_and_of_nothing_else():
+    code = {"lib/ic.py": "code"}
+    plain = FULL.identity("data", code)
+    others = [dataclasses.replace(FULL, **{key: value}).identity("data", code) for key, value in CHANGES]
+    others += [FULL.identity("other", code), FULL.identity("data", {"lib/ic.py": "other"})]
+    assert plain not in others
+    assert len({canonical_json(other) for other in others}) == len(others)
+    assert {key for key, _ in CHANGES} == {field.name for field in dataclasses.fields(RunCard)} - {"epochs"}
+
+
+def test_a_longer_run_of_a_card_goes_on_where_the_shorter_ended_if_the_rate_allows_it():
+    longer = dataclasses.replace(LEAN, epochs=LEAN.epochs + 10)
+    assert longer.identity("data", {}) == LEAN.identity("data", {})
+    rule = {"learning_rate_rule": "cosine"}  # one that must know how many epochs are to come
+    one, other = (dataclasses.replace(card, **rule).identity("data", {}) for card in (LEAN, longer))
+    assert one != other
 
 
 def test_fields_may_be_left_out_only_where_a_run_may_not_use_them():

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import stat
 
 import pytest
 
@@ -35,20 +36,28 @@ def test_writing_that_fails_leaves_the_folder_as_it_was(step, error, old, tmp_pa
         raise error
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(type(error)):
+    with pytest.raises(BadInput if isinstance(error, OSError) else type(error)) as caught:
         write_whole(path, b"new")
+    if isinstance(error, OSError):
+        assert f"{path}: 3 bytes could not be written (No space left on device)" in str(caught.value)
     assert os.listdir(tmp_path) == before
     assert old is None or path.read_bytes() == old
 
 
-def test_the_new_file_is_on_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+def test_each_step_is_on_disk_before_the_next_the_new_names_last(tmp_path, monkeypatch):
     path, seen = tmp_path / "file.json", []
     path.write_bytes(b"old")
     sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (seen.append(("fsync", path.read_bytes())), sync(file)))
+
+    def noting_sync(file):
+        what = "folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file"
+        seen.append((f"fsync {what}", path.read_bytes()))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noting_sync)
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(("replace", a.read_bytes())), replace(a, b)))
     write_whole(path, b"new")
-    assert seen == [("fsync", b"old"), ("replace", b"new")]
+    assert seen == [("fsync file", b"old"), ("replace", b"new"), ("fsync folder", b"new")]
 
 
 def test_what_a_killed_process_of_the_same_number_left_does_not_stop_writing(tmp_path):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages import train
+
 ROOT = Path(__file__).parents[1]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -19,18 +21,30 @@ LEAVES = {"errors", "files"}  # bad input and whole files: every module may use 
 ARROWS = {
     "stages.plan": {"plan"},
     "stages.download": {"obtain"},
-    "stages.train": {"card", "cifar10", "metrics", "progress", "resnet", "training"},
+    "stages.train": {
+        "card",
+        "checkpoint",
+        "cifar10",
+        "device",
+        "metrics",
+        "progress",
+        "resnet",
+        "source",
+        "stopping",
+        "training",
+    },
     "stages.report": {"figure4", "metrics", "paper", "table1"},
     "plan": {"card"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
     "resnet": {"ic"},
-    "training": {"metrics"},
+    "training": {"checkpoint", "metrics"},
+    "checkpoint": {"device", "metrics"},
     "progress": {"metrics"},
     "figure4": {"metrics", "paper"},
     "table1": {"metrics", "paper"},
 }
-STANDARD_LIBRARY_ONLY = ["card", "errors", "files", "metrics", "paper"]
+STANDARD_LIBRARY_ONLY = ["card", "errors", "files", "metrics", "paper", "source", "stopping"]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
 
@@ -91,6 +105,12 @@ def test_modules_that_travel_use_the_standard_library_only(module):
 def test_training_needs_no_dvc_no_pydantic_no_network():
     outside = set().union(*(imports_of(module)[1] for module in closure("stages.train")))
     assert outside <= WHERE_TRAINING_RUNS
+
+
+def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
+    cannot = {"checkpoint", "errors", "files", "metrics", "progress", "source", "stopping"}  # they keep, or they show
+    decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
+    assert set(train.DECIDES_RESULTS) == decide
 
 
 def test_pydantic_yaml_and_the_downloader_live_in_one_module_each():

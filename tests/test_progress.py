@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib.metrics import EpochRecord
-from lib.progress import Progress, duration, warn_if_slow
+from lib.progress import Progress, duration
 
 TITLE = "run 3 of 16  resnet110-baseline-0 (110 layers, synthetic)"
 
@@ -118,7 +118,7 @@ def test_on_a_terminal_a_bar_says_the_run_the_epoch_and_the_last_accuracy(monkey
 
 @pytest.mark.parametrize(("step", "steps"), [(0.01, 1000), (1.0, 3600), (0.0, 10**9)])
 def test_nothing_is_said_of_a_run_of_up_to_an_hour(step, steps, capsys):
-    warn_if_slow(step, steps, later_work=15.0)
+    Progress(TITLE, 3, 100, later_work=15.0, later_runs=0).warn_if_slow(step, steps)
     assert capsys.readouterr() == ("", "")
 
 
@@ -130,6 +130,6 @@ def test_nothing_is_said_of_a_run_of_up_to_an_hour(step, steps, capsys):
     ],
 )
 def test_of_a_run_of_over_an_hour_its_time_the_studys_and_a_cure_are_said(step, steps, later, texts, capsys):
-    warn_if_slow(step, steps, later)
+    Progress(TITLE, 3, 100, later, later_runs=0).warn_if_slow(step, steps)
     out = capsys.readouterr().out
     assert all(text in out for text in (*texts, "make rehearsal"))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_a_run_writes_its_metrics_and_its_model_and_nothing_else(
 ) -> None:
     run(card, monkeypatch)
     assert set(written(workplace)) == {f"metrics/{card.name}.json", f"models/{card.name}.pt"}
-    assert {path.name for path in workplace.iterdir()} == {"data", "plan", "metrics", "models"}
+    assert {path.name for path in workplace.iterdir()} == {"checkpoints", "data", "plan", "metrics", "models"}
     metrics = read_metrics(Path("metrics", f"{card.name}.json"))
     assert metrics.finished
     assert len(metrics.history) == 2
@@ -132,6 +133,7 @@ def test_running_twice_gives_the_same_bytes(card: RunCard, workplace: Path, monk
     run(card, monkeypatch)
     first = written(workplace)
     torch.manual_seed(12345)  # whatever the process did before
+    shutil.rmtree("checkpoints")
     run(card, monkeypatch)
     assert written(workplace) == first
 
@@ -190,6 +192,7 @@ def test_the_rest_of_the_study_does_not_change_a_run(workplace: Path, monkeypatc
     alone = written(workplace)
     IC_CARD.write(Path("plan", f"{IC_CARD.name}.json"))
     Path("plan", "study.json").write_text(json.dumps({"runs": [IC_CARD.name, CARD.name]}))
+    shutil.rmtree("checkpoints")
     run(CARD, monkeypatch)
     assert written(workplace) == alone
 

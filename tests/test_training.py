@@ -12,11 +12,14 @@ from torch import nn
 from torch.nn import functional
 
 from lib import training
+from lib.checkpoint import Snapshot
+from lib.device import circumstances
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
 from lib.training import Batch, Recipe, Tally
 
 CPU = torch.device("cpu")
+FRESH = Snapshot.of_start(None, circumstances(CPU))
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -63,7 +66,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def fit(
     model: nn.Module, how: Recipe, data: list[Batch], seed: Callable[[int], int] = lambda epoch: epoch
 ) -> Iterator[EpochRecord]:
-    return training.fit(model, how, lambda epoch: data, lambda: data, seed)
+    return records_of(training.fit(model, how, lambda epoch: data, lambda: data, seed, FRESH))
+
+
+def records_of(snapshots: Iterator[Snapshot]) -> Iterator[EpochRecord]:
+    """Each epoch's own record."""
+    return (snapshot.history[-1] for snapshot in snapshots)
 
 
 # The learning rate.
@@ -253,7 +261,9 @@ def test_the_train_record_is_of_train_mode_and_the_test_record_of_eval_mode_afte
     model, data, test = toy_net(dropout_p=0.0), toy_data(8, 8), toy_data(30, 8, seed=1)
     twin = copy.deepcopy(model).train()
     train_loss = functional.cross_entropy(twin(data[0][0]), data[0][1]).item()  # of the only step, before it
-    (record,) = training.fit(model, recipe(epochs=1), lambda epoch: data, lambda: test, lambda epoch: 0)
+    (record,) = records_of(
+        training.fit(model, recipe(epochs=1), lambda epoch: data, lambda: test, lambda epoch: 0, FRESH)
+    )
     after = training.evaluate(model, test, "float32", CPU)
     assert record.train_loss == pytest.approx(train_loss, rel=1e-6)
     assert (record.test_loss, record.test_accuracy) == (after.mean_loss(), after.accuracy())
@@ -266,7 +276,7 @@ def test_a_record_is_yielded_before_the_next_epoch_begins() -> None:
         asked.append(epoch)
         return toy_data()
 
-    records = training.fit(toy_net(), recipe(), batches, toy_data, lambda epoch: 0)
+    records = records_of(training.fit(toy_net(), recipe(), batches, toy_data, lambda epoch: 0, FRESH))
     assert asked == []
     for epoch in (1, 2, 3):
         assert next(records).epoch == epoch
@@ -305,6 +315,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_its_epoch(where: str, value: 
         lambda epoch: bad if where == "train" and epoch == 2 else good,
         iter([good, bad]).__next__ if where == "test" else lambda: good,
         lambda epoch: 0,
+        FRESH,
     )
     assert next(records).epoch == 1  # what was good is there
     with pytest.raises(BadInput, match=r"epoch 2;.*learning_rate"):
@@ -322,7 +333,7 @@ def test_a_loss_that_is_not_finite_is_noticed_within_the_steps_between_checks(ba
             yield torch.full((2, 8), float("nan") if step == bad_step else 0.5), torch.tensor([0, 1])
 
     with pytest.raises(BadInput):
-        list(training.fit(nn.Linear(8, 4), recipe(), batches, toy_data, lambda epoch: 0))
+        list(training.fit(nn.Linear(8, 4), recipe(), batches, toy_data, lambda epoch: 0, FRESH))
     assert bad_step <= served < bad_step + training.STEPS_BETWEEN_CHECKS
 
 
@@ -422,22 +433,3 @@ def test_timing_takes_the_faster_of_two_steps_after_a_warm_up(monkeypatch: pytes
     ticks = iter([0.0, 0.5, 10.0, 13.0, 20.0, 22.0])
     monkeypatch.setattr(training.time, "perf_counter", ticks.__next__)
     assert training.seconds_per_step(toy_net(), recipe(), toy_data()[0]) == 2.0
-
-
-@pytest.mark.parametrize(
-    "wanted, there, picked",
-    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cpu", False, "cpu")],
-)
-def test_the_device_is_a_gpu_only_where_there_is_one_and_it_may_be(
-    wanted: str, there: bool, picked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert training.pick_device(wanted).type == picked
-
-
-def test_cuda_without_a_gpu_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BadInput, match=r"device: cuda.*params\.yaml"):
-        training.pick_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert training.pick_device("cuda").type == "cuda"

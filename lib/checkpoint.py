@@ -1,0 +1,234 @@
+"""Checkpoints: durable, checksummed, one writer, and never another run's."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.device import Circumstances
+from lib.errors import BadInput, TryAgain
+from lib.files import canonical_json, read_json, require_room, sync_folder, write_whole
+from lib.metrics import EpochRecord
+
+HEADER = struct.Struct(">8s32sQ")  # magic with format version, SHA-256 of the body, its length in bytes
+MAGIC = b"ICCKPT\x00\x01"
+KEPT = 2  # the newest, and the one before in case the newest is damaged
+FILE = re.compile(r"epoch-(\d{4,9})\.ckpt")
+IDENTITY = "identity.json"  # what the folder's fingerprint is of, for people and for saying why it was not used
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """All that a run needs to go on, tensors on the CPU. Nothing random is in it: seeds are derived from the card."""
+
+    history: tuple[EpochRecord, ...]
+    model: dict[str, torch.Tensor]  # parameters and buffers
+    optimizer: dict[str, Any]
+    circumstances: tuple[Circumstances, ...]  # one after the other, if the run moved
+
+    @property
+    def epoch(self) -> int:
+        """The last one that is done; they count from 1."""
+        return len(self.history)
+
+    @classmethod
+    def of_start(cls, done: "Snapshot | None", here: Circumstances) -> "Snapshot":
+        """Where training starts: nothing yet, or what is done; a move to other circumstances is noted, and said."""
+        if done is None:
+            return cls((), {}, {}, (here,))
+        if done.circumstances[-1] == here:
+            return done
+        _warn(
+            f"epochs up to {done.epoch} were trained by {done.circumstances[-1]}, the rest will be by {here}: sound, "
+            "but not bit for bit what one of them alone would give; the metrics name both"
+        )
+        return dataclasses.replace(done, circumstances=(*done.circumstances, here))
+
+
+class Checkpoints:
+    """The checkpoint folder of one run, `<root>/<run>-<fingerprint>`, held by this process alone while it is open.
+
+    `identity` is everything that decides the run's result (RunCard.identity); its SHA-256 is the fingerprint.
+    """
+
+    def __init__(self, root: Path, run: str, identity: Mapping[str, Any]) -> None:
+        self.run, self.identity = run, identity
+        self.fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
+        self.folder = root / f"{run}-{self.fingerprint[:16]}"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder, and sweep what a killed process left half-written in it.
+
+        The kernel frees the lock when the process ends, however it ends.
+        Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
+        """
+        lock = _lock(self.folder, self.run)
+        try:
+            for leftover in self.folder.glob(".*.tmp"):
+                leftover.unlink()
+            write_whole(self.folder / IDENTITY, canonical_json(self.identity))
+            sync_folder(self.folder.parent)
+            yield
+        finally:
+            os.close(lock)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint; once it is on disk, delete those before the one before it.
+
+        Checkpoints past this epoch stay: they belong to a longer run of the same card. Raises BadInput (disk full).
+        """
+        buffer = io.BytesIO()  # torch.save to a path would write the file's name into the file
+        torch.save({"fingerprint": self.fingerprint, **_plain(snapshot)}, buffer)
+        body = buffer.getvalue()
+        header = HEADER.pack(MAGIC, hashlib.sha256(body).digest(), len(body))
+        write_whole(self.folder / f"epoch-{snapshot.epoch:04}.ckpt", header + body)
+        for epoch in self.epochs(snapshot.epoch)[KEPT:]:
+            with contextlib.suppress(OSError):  # it will be tried again after the next epoch
+                os.unlink(self.path(epoch))
+
+    def newest(self, epochs: int) -> Snapshot | None:
+        """The last sound checkpoint up to so many epochs, or None.
+
+        Says so on standard error where one is damaged (it is set aside), or where there are others' of this run.
+        """
+        found = self.epochs(epochs)
+        for epoch in found:
+            try:
+                return read_checkpoint(self.path(epoch), self.fingerprint)
+            except BadInput as error:
+                aside = self.path(epoch).with_suffix(".damaged")
+                _warn(f"{error}: set aside as {aside.name}")
+                with contextlib.suppress(OSError):
+                    os.replace(self.path(epoch), aside)
+        if found:
+            _warn(f"NO SOUND CHECKPOINT is left in {self.folder}: {self.run} starts anew")
+        self._warn_of_others()
+        return None
+
+    def epochs(self, up_to: int) -> list[int]:
+        """The epochs that have a checkpoint, the newest first: by number, since clocks jump."""
+        found = (FILE.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted((epoch for name in found if name and (epoch := int(name[1])) <= up_to), reverse=True)
+
+    def path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:04}.ckpt"
+
+    def require_room(self, snapshot_bytes: int) -> None:
+        """Raise BadInput unless those kept and the one being written will fit on the disk, at so many bytes each."""
+        held = sum(self.path(epoch).stat().st_size for epoch in self.epochs(10**9))
+        require_room(self.folder, (KEPT + 1) * snapshot_bytes - held)
+
+    def _warn_of_others(self) -> None:
+        """Name each folder of this run that has checkpoints under another identity, and what differs."""
+        here = _flat(self.identity)
+        for folder in sorted(self.folder.parent.glob(f"{self.run}-*")):
+            if folder != self.folder and any(folder.glob("epoch-*.ckpt")):
+                with contextlib.suppress(BadInput, LookupError, TypeError):
+                    there = _flat(read_json(folder / IDENTITY))
+                    differs = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
+                    _warn(f"{folder} is of this run with another {', '.join(differs)}: not used")
+
+
+def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
+    """Read a checkpoint, of that fingerprint if one is given. Raises BadInput that says what is wrong with it.
+
+    torch.load alone notices neither a flipped bit nor a block of zeros: the checksum comes first.
+    """
+    try:
+        content = path.read_bytes()
+        magic, digest, length = HEADER.unpack_from(content)
+        body = memoryview(content)[HEADER.size :]
+        if magic != MAGIC:
+            raise ValueError("not a checkpoint of this format")
+        if len(body) != length:
+            raise ValueError(f"{len(body):,} bytes where {length:,} were written")
+        if hashlib.sha256(body).digest() != digest:
+            raise ValueError("its SHA-256 is not the one it was written with")
+        saved = _loaded(body)
+        if fingerprint is not None and saved["fingerprint"] != fingerprint:
+            raise ValueError("of another run")
+        snapshot = Snapshot(
+            tuple(EpochRecord(**record) for record in saved["history"]),
+            saved["model"],
+            saved["optimizer"],
+            tuple(Circumstances(**each) for each in saved["circumstances"]),
+        )
+        if path.name != f"epoch-{snapshot.epoch:04}.ckpt":
+            raise ValueError(f"of epoch {snapshot.epoch}")
+    except Exception as error:  # what damage makes torch.load raise cannot be listed
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise BadInput(f"{path} is damaged ({reason})") from None
+    return snapshot
+
+
+def _loaded(body: memoryview) -> dict[str, Any]:
+    """Plain values and tensors, for which no code of the file's is run. Raises ValueError."""
+    try:
+        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception:  # its message is a page, and recommends to switch the safeguard off
+        raise ValueError("PyTorch finds no plain values and tensors in it") from None
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a checkpoint folder ("process 17 on host"), or None."""
+    try:
+        with open(folder / ".lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / ".lock").read_text() or "another process"
+    except OSError:
+        return None
+    return None
+
+
+def _lock(folder: Path, run: str) -> int:
+    """Take a folder's lock; it is held as long as the file descriptor that is returned is open."""
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(lock).st_ino:  # else it was deleted, and somebody may make it anew
+                    break
+            os.close(lock)
+    except BlockingIOError:
+        os.close(lock)
+        raise TryAgain(f"{run} is being trained by {holder(folder)}: wait for it, or end it, then try again") from None
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be held ({error.strerror}): give rights, or another disk") from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return lock
+
+
+def _warn(line: str) -> None:
+    print(f"train: {line}", file=sys.stderr, flush=True)
+
+
+def _plain(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as dicts, lists, numbers, texts and tensors."""
+    return {
+        "history": [dataclasses.asdict(record) for record in snapshot.history],
+        "model": dict(snapshot.model),
+        "optimizer": snapshot.optimizer,
+        "circumstances": [dataclasses.asdict(each) for each in snapshot.circumstances],
+    }
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity's values by their own names: dropout_p, data, lib/ic.py."""
+    return {key: identity[key] for key in ("schema", "data")} | {**identity["card"], **identity["code"]}

@@ -1,0 +1,80 @@
+"""The machine a run trains on: which device, how it is made deterministic, and what its failures mean."""
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+
+import torch
+from torch.utils import deterministic
+
+from lib.errors import BadInput, TryAgain
+
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
+DEVICE_LOST = re.compile(r"CUDA|cuDNN|cuBLAS|NVML", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Circumstances:
+    """Where epochs were trained. Results are bit-identical within one of these, and only there."""
+
+    torch: str
+    device: str  # "cpu", or the GPU's name
+    instructions: str | None = None  # of a CPU: the widest vector instructions PyTorch uses, as "AVX512"
+    threads: int | None = None  # of a CPU: among how many sums are split
+
+    def __str__(self) -> str:
+        cpu = f" ({self.instructions}, {self.threads} thread{'s' * (self.threads != 1)})" if self.threads else ""
+        return f"PyTorch {self.torch} on {self.device}{cpu}"
+
+
+def circumstances(device: torch.device) -> Circumstances:
+    """Those of this process on that device."""
+    version = str(torch.__version__)  # it is of a class of its own, which a checkpoint could not hold
+    if device.type == "cpu":
+        return Circumstances(version, "cpu", torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    return Circumstances(version, torch.cuda.get_device_name(device))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device for "auto" (a GPU if there is one), "cpu" or "cuda". Raises BadInput if it is not there."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device: cuda asked for, but PyTorch sees no GPU here: set `device: auto` or cpu in params.yaml")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def make_deterministic(began_under: Circumstances | None = None) -> None:
+    """Refuse algorithms whose result depends on timing, and convolutions picked by a stopwatch; fix the threads.
+
+    A run that goes on takes the number of threads it began with, if the machine has so many cores: with another one
+    its sums would be split, and rounded, differently.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
+    torch.backends.cudnn.benchmark = False
+    threads = torch.get_num_threads()
+    if began_under and began_under.threads and began_under.threads <= (os.cpu_count() or 1):
+        threads = began_under.threads
+    torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def failures_explained(batch_size: int) -> Iterator[None]:
+    """Turn memory that ran out into BadInput, and a device that was lost into TryAgain.
+
+    The batch is never made smaller here: that would be another experiment.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = " ".join(str(error).split())[:200]
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
+            raise BadInput(
+                f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
+                "larger machine, or lower batch_size in params.yaml, which changes the result"
+            ) from None
+        if DEVICE_LOST.search(text):
+            raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error
+        raise

@@ -1,0 +1,71 @@
+"""How a process ends before its work does: on a signal, at the next step, and with the DVC that started it."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from lib.errors import Stopped
+
+Batch = TypeVar("Batch")
+PR_SET_PDEATHSIG = 1  # prctl(2): send this process a signal when its parent ends
+
+
+class Stop:
+    """Turns SIGTERM and SIGINT (Ctrl-C) into Stopped at the next step; a second signal ends the process at once.
+
+    DVC takes a stage that exits with 0 for done, so a stop ends with 128 plus the signal's number, always.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def listen(self) -> None:
+        """Take over both signals; under DVC, also end when it ends.
+
+        DVC leaves a stage's process behind when it is killed, and its next run would start a second one beside it.
+        Raises Stopped if DVC is gone already.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        if "DVC_STAGE" in os.environ:  # DVC sets it for every stage it runs
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if not _parent_shares_our_group():
+                raise Stopped("the dvc that started this run has ended", signal.SIGTERM)
+
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+        # Not print(): the signal may have interrupted one, and a buffered writer cannot be entered twice.
+        with contextlib.suppress(OSError):
+            os.write(2, f"train: {signal.Signals(number).name}: stopping at the next step\n".encode())
+
+    def check(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.signal is not None:
+            name = signal.Signals(self.signal).name
+            raise Stopped(f"stopped by {name}; the same command goes on from the last whole epoch", self.signal)
+
+    def at_steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on; raise Stopped between two of them, where nothing is half done."""
+        for batch in batches:
+            self.check()
+            yield batch
+
+
+def _parent_shares_our_group() -> bool:
+    """Whether the process that started this one is still its parent.
+
+    DVC starts a stage in its own process group; whoever inherits an orphan (init, systemd, a container's reaper) is in
+    another one.
+    """
+    try:
+        return os.getpgid(os.getppid()) == os.getpgrp()
+    except OSError:
+        return False

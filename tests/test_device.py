@@ -1,0 +1,73 @@
+"""lib/device.py: the device that is asked for, and what its failures mean."""
+
+import pytest
+import torch
+
+from lib import device
+from lib.errors import BadInput, TryAgain
+
+
+@pytest.mark.parametrize(
+    "wanted, there, picked",
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cpu", False, "cpu")],
+)
+def test_the_device_is_a_gpu_only_where_there_is_one_and_it_may_be(
+    wanted: str, there: bool, picked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert device.pick_device(wanted).type == picked
+
+
+def test_cuda_without_a_gpu_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadInput, match=r"device: cuda.*params\.yaml"):
+        device.pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.pick_device("cuda").type == "cuda"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+    ids=["GPU", "Python", "CPU"],
+)
+def test_memory_that_runs_out_is_bad_input_that_names_the_batch_size(error: Exception) -> None:
+    with pytest.raises(BadInput, match=r"out of memory with batch_size 64 .*params\.yaml") as caught:
+        with device.failures_explained(64):
+            raise error
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["CUDA error: an illegal memory access", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"])
+def test_a_device_that_is_lost_is_worth_another_try(text: str) -> None:
+    with pytest.raises(TryAgain, match="same command"), device.failures_explained(64):
+        raise RuntimeError(text)
+
+
+def test_any_other_fault_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), device.failures_explained(64):
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("began, now", [(1, 1), (2, 2), (10_000, 1), (None, 1)])
+def test_a_run_that_goes_on_takes_the_threads_it_began_with_if_there_are_so_many(
+    began: int | None, now: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", fixed.append)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 2)
+    device.make_deterministic(device.Circumstances("2.14.1", "cpu", "AVX2", began))
+    assert fixed == [now]
+
+
+def test_the_circumstances_of_a_cpu_are_all_that_bits_depend_on() -> None:
+    here = device.circumstances(torch.device("cpu"))
+    assert (here.torch, here.device, here.threads) == (torch.__version__, "cpu", torch.get_num_threads())
+    assert here.instructions == torch.backends.cpu.get_cpu_capability()
+    assert type(here.torch) is str  # torch's own class of version could not be kept in a checkpoint
+    assert "1 thread)" in str(here)
