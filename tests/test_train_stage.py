@@ -17,27 +17,7 @@ from lib.card import RunCard
 from lib.metrics import read_metrics
 from lib.resnet import ResNet
 from stages import train
-
-CARD = RunCard(
-    network="tiny",
-    block="basic",
-    blocks_per_stage=1,
-    ordering="baseline",
-    seed=3,
-    dataset="auto",
-    train_images=64,
-    test_images=40,
-    augmentation="crop_flip",
-    precision="float32",
-    device="cpu",
-    epochs=2,
-    batch_size=16,
-    optimizer="adam",
-    weight_decay=0.0001,
-    learning_rate=0.001,
-    learning_rate_rule="constant",
-)
-IC_CARD = dataclasses.replace(CARD, ordering="conv_relu_ic", dropout_p=0.05)
+from tests.making import CARD, IC_CARD
 
 
 @pytest.fixture(autouse=True)
