@@ -207,7 +207,8 @@ def _lock(folder: Path, run: str) -> int:
             os.close(lock)
     except BlockingIOError:
         os.close(lock)
-        raise TryAgain(f"{run} is being trained by {holder(folder)}: wait for it, or end it, then try again") from None
+        other = holder(folder) or "another process"  # which may have ended in between
+        raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
     except OSError as error:
         raise BadInput(f"{folder} cannot be held ({error.strerror}): give rights, or another disk") from None
     os.ftruncate(lock, 0)

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 
 class StageError(Exception):
-    """The message names the key, file or process, what is wrong, and the cure."""
+    """The message names the key, file or process, what is wrong, and the cure: in one line, whatever it quotes."""
 
     status = 1  # the process's exit status
+
+    def __init__(self, message: str) -> None:
+        # A key or a name from a damaged file may hold line breaks, or what a terminal would obey.
+        super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in message))
 
 
 class BadInput(StageError):

@@ -55,12 +55,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_writable(*paths: Path) -> None:
-    """Raise BadInput unless each file can be written or replaced: better now than after hours of work."""
+    """Raise BadInput unless each file can be written or replaced: better now than after hours of work.
+
+    Sweeps what a killed process left half-written of them: only for the process that alone writes them.
+    """
     for path in paths:
         if path.is_dir():
             raise BadInput(f"{path} is to be written and is a folder: move it away")
-        write_whole(path.with_name(f".{path.name}.probe"), b"")
-        os.unlink(path.with_name(f".{path.name}.probe"))
+        probe = path.with_name(f"{path.name}.probe")
+        write_whole(probe, b"")
+        os.unlink(probe)
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                os.unlink(leftover)
 
 
 def require_room(folder: Path, needed: int) -> None:

@@ -84,10 +84,9 @@ def read_metrics(path: Path) -> RunMetrics:
         epochs = [record.epoch for record in run.history]
         if not epochs or epochs != list(range(1, len(epochs) + 1)) or len(epochs) > run.facts.epochs:
             raise ValueError(f"its history is of epochs {epochs[:3]}... of {run.facts.epochs}")
-        if content["test_accuracy"] != run.test_accuracy:
-            raise ValueError("test_accuracy is not that of the last epoch")
-        if content["test_loss"] != run.history[-1].test_loss:
-            raise ValueError("test_loss is not that of the last epoch")
+        for key in ("test_accuracy", "test_loss"):
+            if type(content[key]) is bool or content[key] != getattr(run.history[-1], key):
+                raise ValueError(f"{key} is not that of the last epoch")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"{path} is not a run's metrics ({error}): delete it and run `dvc repro` again") from None
     if path.stem != run.name:
@@ -105,8 +104,12 @@ def _record(kind: type[Record], content: Any) -> Record:
         value = getattr(record, name)
         if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise TypeError(f"{name} is {value!r}")
-        if wanted is float and not (math.isfinite(value) and value >= 0):
+        if wanted is str and not (value and value.isprintable()):
+            raise ValueError(f"{name} is {value!r}")
+        if wanted is not str and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value!r}")
         if name.endswith("accuracy") and value > 1:
             raise ValueError(f"{name} is {value!r}, more than 1")
+        if name == "block" and value not in ("basic", "bottleneck"):
+            raise ValueError(f"block is {value!r}, neither basic nor bottleneck")
     return record

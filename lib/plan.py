@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ from lib.errors import BadInput
 
 LAYERS = ("relu", "ic", "conv", "bn", "dropout")  # of which an ordering's name is made
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # by YAML 1.1 (PyYAML) than by 1.2 (DVC)
 
 
 def checked_name(name: str) -> str:
@@ -46,7 +49,7 @@ def ascending(values: list[int]) -> list[int]:
 Name = Annotated[str, AfterValidator(checked_name)]
 OrderingName = Annotated[str, AfterValidator(checked_ordering)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the finger, and ends in a traceback days later
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -69,21 +72,21 @@ class Report(Strict):
 class Study(Strict):
     """params.yaml with its preset applied. The keys are explained there."""
 
-    preset: str
+    preset: Name
     dataset: Literal["cifar10", "auto", "synthetic"]
     train_images: Annotated[int, Field(ge=1, le=50_000)]
     test_images: Annotated[int, Field(ge=1, le=10_000)]
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=50_000)]
     optimizer: Literal["adam", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     learning_rate: Positive
     learning_rate_rule: Literal["constant", "steps"]
     learning_rate_steps: Annotated[list[Count], AfterValidator(ascending)]
-    learning_rate_factor: Positive
+    learning_rate_factor: Annotated[float, Field(gt=0, le=1)]
     precision: Literal["float32", "bfloat16"]
     device: Literal["auto", "cpu", "cuda"]
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
@@ -148,7 +151,7 @@ def _yaml_mapping(path: Path) -> dict[str, Any]:
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice, where PyYAML alone would keep the last and DVC would fail."""
+    """Refuses what PyYAML and DVC do not read alike: a key that stands twice, a number like 010 or 1:30."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -160,6 +163,14 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"the key {key_node.value} stands twice (line {line}): delete one")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and READ_OTHERWISE.match(node.value):
+            raise yaml.YAMLError(
+                f"{node.value} (line {node.start_mark.line + 1}) is not the same number to PyYAML and to DVC: "
+                "write it in decimal, without a leading 0"
+            )
+        return super().construct_object(node, deep)
 
 
 def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any) -> Study:

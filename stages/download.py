@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from lib import obtain
-from lib.errors import errors_exit
+from lib.errors import BadInput, errors_exit
 from lib.files import read_json
 
 SYNTHETIC_NOTICE = """download: CIFAR-10 is out of reach: training on the built-in SYNTHETIC set instead.
@@ -19,13 +19,22 @@ download: its accuracies say nothing about CIFAR-10. For the real one, set CIFAR
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.download", description=__doc__).parse_args()
     with errors_exit("download"):
-        wanted = read_json(Path("plan/study.json"))["dataset"]
+        wanted = wanted_data_set(Path("plan/study.json"))
         # DVC_ROOT: an experiment in a temporary folder finds the archive of earlier ones.
         archive = Path(os.environ.get("DVC_ROOT", "."), "data", "cifar-10-python.tar.gz")
         name = obtain.obtain(wanted, Path("data/cifar10"), os.environ.get("CIFAR10_SOURCE") or None, archive)
         if name != wanted and name == "synthetic":
             print(SYNTHETIC_NOTICE)
         print(f"download: data/cifar10 holds the {name} data set, every file verified by its SHA-256")
+
+
+def wanted_data_set(path: Path) -> str:
+    """The data set that the study in a file is of. Raises BadInput that names the file."""
+    study = read_json(path)
+    wanted = study.get("dataset") if isinstance(study, dict) else None
+    if wanted not in ("cifar10", "auto", "synthetic"):
+        raise BadInput(f"{path} names no data set that there is: `python -m stages.plan` writes it anew")
+    return wanted
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """metrics/ + plan/study.json -> plots/figure4.svg, plots/figure4.png, plots/table1.md, plots/table1.csv."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lib.paper import data_name
 def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.report", description=__doc__).parse_args()
     with errors_exit("report"):
-        study = read_json(Path("plan/study.json"))
+        study = read_study(Path("plan/study.json"))
         runs = collect(study, Path("metrics"))
         dataset = runs[0].facts.dataset
         caption = circumstances(study, runs)
@@ -30,6 +31,29 @@ def main() -> None:
             write_whole(Path("plots", name), content)
         print(outputs["table1.md"].decode())
         print("report: figure in plots/figure4.png, table in plots/table1.md")
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """What plan says of the study. Raises BadInput that names the file unless it is as plan writes it."""
+    study = read_json(path)
+    try:
+        runs, report = study["runs"], study["report"]
+        sound = (
+            type(runs) is list
+            and all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in runs)
+            and 0 < len(runs) == len(set(runs))
+            and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images"))
+            and re.fullmatch(r"[a-z0-9_]+", study["preset"])
+            and type(report["figure_dpi"]) is int
+            and 50 <= report["figure_dpi"] <= 600
+            and type(report["accuracy_from"]) in (int, float)
+            and 0 <= report["accuracy_from"] < 1
+        )
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
+    return study
 
 
 def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
