@@ -4,13 +4,16 @@ VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearsal test lint env env-dev lock clean
+.PHONY: help rehearsal doctor test lint env env-dev lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 rehearsal: env  ## the whole pipeline in minutes on a CPU: 16 shallow runs, Figure 4, Table 1 (in rehearsal/)
 	@tools/rehearse $(REHEARSAL)
+
+doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
+	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor
 
 test: env-dev  ## the tests: no data, no GPU, no network, minutes
 	python -m pytest

@@ -1,0 +1,163 @@
+"""The doctor's checks of the machine against the study: its device, its disks, and the time training will take."""
+
+import dataclasses
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from lib import cifar10, training
+from lib.card import RunCard
+from lib.checkpoint import KEPT
+from lib.device import circumstances, failures_explained, make_deterministic, pick_device
+from lib.errors import StageError
+from lib.progress import duration
+from lib.resnet import ResNet, depth
+from tools.doctor import BAD, NOTE, OK, Finding
+from tools.doctor_project import DATA, METRICS, MODELS, Project, counted, size
+from tools.doctor_study import MAKE_PLAN
+
+
+def device(project: Project) -> Iterator[Finding]:
+    """What training will run on."""
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus:
+        free, total = torch.cuda.mem_get_info()
+        others = f"; {gpus} GPUs, of which CUDA_VISIBLE_DEVICES picks" if gpus > 1 else ""
+        yield Finding(OK, "device", f"{torch.cuda.get_device_name()}, {size(free)} of {size(total)} free{others}")
+        return
+    here = circumstances(torch.device("cpu"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = f"CPU, {os.cpu_count()} cores, {here.threads} PyTorch threads, {here.instructions}, {size(memory)} memory"
+    if any(card.device == "cuda" for card in project.cards.values()):
+        yield Finding(
+            BAD, "device", f"{found}; the plan asks for cuda", "device: auto in params.yaml, then dvc repro plan"
+        )
+    elif shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists():
+        why = str(complaints[0].message) if complaints else f"built for CUDA {torch.version.cuda}"
+        cure = "nvidia-smi, and a PyTorch for the CUDA it names: https://pytorch.org/get-started/locally"
+        yield Finding(NOTE, "device", f"{found}; there is a GPU that PyTorch does not see ({why})", cure)
+    else:
+        yield Finding(OK, "device", found)
+
+
+def disk(project: Project) -> Iterator[Finding]:
+    """Whether what is still to be made may be written here, and will fit."""
+    needed = bytes_to_write(project)
+    disks: dict[int, tuple[Path, int]] = {}  # by file system: one place on it, and what all of its folders need
+    for folder in needed:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            yield Finding(BAD, "disk", f"{there} is a file where a folder is needed", f"mv {there} {there}.old")
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield Finding(BAD, "disk", f"{there} cannot be written", f"chmod u+rwx {there}")
+        else:
+            place, before = disks.get(there.stat().st_dev, (there.absolute(), 0))
+            disks[there.stat().st_dev] = (place, before + needed[folder])
+    for place, bytes_needed in disks.values():
+        free = shutil.disk_usage(place).free
+        found = f"{size(free)} free at {place}, up to {size(bytes_needed)} still to be written"
+        if free < bytes_needed:
+            yield Finding(BAD, "disk", found, f"make room; what takes it: du -xh -d 1 {place.parent} | sort -h")
+        else:
+            yield Finding(OK, "disk", found)
+
+
+def bytes_to_write(project: Project) -> dict[Path, int]:
+    """By folder, what all runs will write besides what is there: three checkpoints each, as one is being written."""
+    needed = {METRICS: 0, MODELS: 0, project.root: 0, DATA: 0}
+    there = {each.folder: each.size for each in project.kept}
+    for name, card in project.cards.items():
+        weights = weight_bytes(card)
+        if project.done(name) < card.epochs:
+            held = there.get(project.checkpoints[name].folder, 0) if name in project.checkpoints else 0
+            needed[project.root] += max(0, (KEPT + 1) * checkpoint_bytes(weights) - held)
+        if not (MODELS / f"{name}.pt").exists():
+            needed[MODELS] += 2 * weights  # DVC keeps a copy
+    if isinstance(project.data, str):
+        needed[DATA] = 3 * sum(length for length, _ in cifar10.OFFICIAL_FILES.values())  # archive, files, DVC's copy
+    return needed
+
+
+def weight_bytes(card: RunCard) -> int:
+    with torch.device("meta"):  # no memory, no time
+        model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
+    return sum(each.nbytes for each in model.state_dict().values())
+
+
+def checkpoint_bytes(weights: int) -> int:
+    """As stages/train.py reckons: the weights, Adam's two moments of each, and the history."""
+    return 3 * weights + 1_000_000
+
+
+def time_needed(project: Project) -> Iterator[Finding]:
+    """About how long what is left of the study takes here, from a step of its first run measured now."""
+    if not project.cards:
+        yield Finding(NOTE, "time", "not known without a plan", MAKE_PLAN)
+        return
+    left = {name: card.epochs - project.done(name) for name, card in project.cards.items()}
+    if not any(left.values()):
+        yield Finding(OK, "time", "nothing is left to train: `dvc repro` collects the results in seconds")
+        return
+    first = next(iter(project.cards.values()))
+    try:
+        with failures_explained(first.batch_size):
+            step, where = seconds_per_step(first)
+    except StageError as error:
+        yield Finding(BAD, "time", str(error), "see `device` above")
+        return
+    yield estimate(project, left, step, where)
+
+
+def estimate(project: Project, left: dict[str, int], step: float, where: str) -> Finding:
+    """The time of so many epochs of each run, when a step of the first one takes so long."""
+    first = next(iter(project.cards.values()))
+    seconds = step * sum(work(card, left[name]) for name, card in project.cards.items()) / work(first, 1, steps=1)
+    runs = counted(sum(map(bool, left.values())), "run")
+    found = f"about {duration(seconds)} on {where} for {runs} that no checkpoint has finished: an estimate"
+    found += f", from {step:.3f} s a step of {first.name}"
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores:
+        found += f", while the machine is busy (load {load:.0f} on {cores} cores)"
+    if where == "this CPU" and seconds > 3600:
+        return Finding(NOTE, "time", found, "make rehearsal takes minutes; or train on a machine with a GPU")
+    return Finding(OK, "time", found)
+
+
+def work(card: RunCard, epochs: int, steps: int | None = None) -> int:
+    """So many epochs' steps times layers: a step takes about in proportion to depth."""
+    steps = -(-card.train_images // card.batch_size) if steps is None else steps
+    return epochs * steps * depth(card.block, card.blocks_per_stage)
+
+
+def seconds_per_step(card: RunCard) -> tuple[float, str]:
+    """How long a training step takes, on images of noise, and on what. Raises StageError."""
+    device = pick_device(card.device)
+    make_deterministic()  # as training does; it has its price
+    model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
+    model.to(device).to(memory_format=torch.channels_last)
+    images = torch.randn(card.batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    batch = images, torch.randint(10, (card.batch_size,), device=device)
+    recipe = training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
+    if device.type == "cpu":
+        return training.seconds_per_step(model, recipe, batch), "this CPU"
+    return seconds_per_gpu_step(model, recipe, batch), torch.cuda.get_device_name(device)
+
+
+def seconds_per_gpu_step(model: torch.nn.Module, recipe: training.Recipe, batch: training.Batch) -> float:
+    """The same for a GPU, which must be waited for: a step returns once it is queued."""
+    optimizer, tally = training.make_optimizer(recipe, model), training.Tally.on(batch[0].device)
+    start, steps = 0.0, 20
+    for each in range(5 + steps):
+        if each == 5:  # warm
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+        training.train_step(model, optimizer, batch, recipe.precision, tally)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / steps

@@ -1,0 +1,121 @@
+"""What lies in the project, read once for all of the doctor's checks: cards, data, checkpoints."""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lib import cifar10, source
+from lib.card import RunCard
+from lib.checkpoint import Checkpoints, holder, read_checkpoint
+from lib.errors import BadInput
+from lib.files import read_json
+from stages import train
+
+PLAN, DATA, METRICS, MODELS = Path("plan"), Path("data/cifar10"), Path("metrics"), Path("models")
+FOLDER = re.compile(r"(.+)-[0-9a-f]{16}")  # a run's checkpoints, as lib.checkpoint names their folder
+
+Result = TypeVar("Result")
+
+
+def attempt(function: Callable[..., Result], *arguments: object) -> Result | str:
+    """What a function returns, or the message of the BadInput it raises."""
+    try:
+        return function(*arguments)
+    except BadInput as error:
+        return str(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A checkpoint folder as it lies there."""
+
+    folder: Path
+    of_plan: bool  # whether a card of the plan, with these data and this code, goes on from it
+    sound: tuple[int, ...]  # epochs whose checkpoint can be read
+    spoilt: tuple[Path, ...]  # checkpoints that cannot
+    litter: tuple[Path, ...]  # what was set aside as damaged, or left half-written
+    holder: str | None  # the process that trains into it
+    size: int
+
+    @classmethod
+    def of(cls, folder: Path, checkpoints: Checkpoints | None) -> "Kept":
+        held = holder(folder)
+        sound, spoilt = [], []
+        for path in sorted(folder.glob("epoch-*.ckpt")):
+            snapshot = attempt(read_checkpoint, path, checkpoints.fingerprint if checkpoints else None)
+            if not isinstance(snapshot, str):
+                sound.append(snapshot.epoch)
+            elif path.exists():  # else training deleted it meanwhile, as it does with old ones
+                spoilt.append(path)
+        litter = [*folder.glob("*.damaged"), *(() if held else folder.glob(".*.tmp"))]
+        size = sum(path.stat().st_size for path in folder.iterdir() if path.exists())
+        return cls(folder, checkpoints is not None, tuple(sound), tuple(spoilt), tuple(litter), held, size)
+
+    @property
+    def run(self) -> str:
+        return self.folder.name.rpartition("-")[0]
+
+    def newest(self, epochs: int = 10**9) -> int:
+        """The last sound epoch up to so many; 0 if there is none."""
+        return max((epoch for epoch in self.sound if epoch <= epochs), default=0)
+
+
+class Project:
+    """What several checks look at, read once."""
+
+    @functools.cached_property
+    def runs(self) -> dict[str, RunCard | str]:
+        """The plan's runs by name, in its order: each one's card, or what is wrong with it."""
+        try:
+            names = [str(name) for name in read_json(PLAN / "study.json")["runs"]]
+        except (BadInput, LookupError, TypeError):  # training does without study.json too
+            names = sorted(path.stem for path in PLAN.glob("*.json") if path.name != "study.json")
+        return {name: attempt(RunCard.read, PLAN / f"{name}.json") for name in names}
+
+    @property
+    def cards(self) -> dict[str, RunCard]:
+        return {name: card for name, card in self.runs.items() if isinstance(card, RunCard)}
+
+    @functools.cached_property
+    def data(self) -> cifar10.DataSet | str:
+        """The data as the first run's training loads them, or why it would refuse them."""
+        for card in self.cards.values():
+            return attempt(cifar10.load, DATA, card.dataset, card.train_images, card.test_images)
+        return attempt(cifar10.load, DATA, "auto", 1, 1)
+
+    @functools.cached_property
+    def root(self) -> Path:
+        return Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
+
+    @functools.cached_property
+    def checkpoints(self) -> dict[str, Checkpoints]:
+        """Where each run keeps its checkpoints with these data and this code, as stages/train.py has it."""
+        if isinstance(self.data, str):
+            return {}
+        code = {name: source.digest(train.ROOT / name) for name in train.DECIDES_RESULTS}
+        identities = {name: card.identity(self.data.sha256, code) for name, card in self.cards.items()}
+        return {name: Checkpoints(self.root, name, identity) for name, identity in identities.items()}
+
+    @functools.cached_property
+    def kept(self) -> list[Kept]:
+        ours = {each.folder: each for each in self.checkpoints.values()}
+        found = sorted(path for path in self.root.glob("*-*") if path.is_dir() and FOLDER.fullmatch(path.name))
+        return [Kept.of(folder, ours.get(folder)) for folder in found]
+
+    def done(self, name: str) -> int:
+        """How many epochs of a run need no training any more."""
+        return max(
+            (each.newest(self.cards[name].epochs) for each in self.kept if each.of_plan and each.run == name), default=0
+        )
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
