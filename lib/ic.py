@@ -2,9 +2,12 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+from lib.dropout import Dropout, zeroed
 
 
-class IC(nn.Sequential):
+class IC(nn.Module):
     """Batch normalisation, then dropout: normalised and decorrelated activations for the weight layer beside it.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
@@ -17,10 +20,27 @@ class IC(nn.Sequential):
     """
 
     def __init__(self, channels: int, p: float) -> None:
-        if not 0 <= p < 1:  # nn.Dropout would accept 1 and NaN
-            raise ValueError(f"dropout probability {p} is not in [0, 1)")
-        super().__init__(nn.BatchNorm2d(channels), nn.Dropout(p))
+        super().__init__()
+        self.normalise = nn.BatchNorm2d(channels)
+        self.drop = Dropout(p)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        normalise, drop = self
-        return drop(normalise(images))
+        if not self.drop.by_gaps(images):
+            return self.drop(self.normalise(images))
+        return zeroed(self._normalised_and_scaled(images, 1 / (1 - self.drop.p)), self.drop.p)
+
+    def _normalised_and_scaled(self, images: torch.Tensor, scale: float) -> torch.Tensor:
+        """Dropout's scale of what is kept in the normalisation's own affine map: a pass over the data less."""
+        norm = self.normalise
+        assert norm.num_batches_tracked is not None and norm.momentum is not None
+        norm.num_batches_tracked.add_(1)
+        return functional.batch_norm(
+            images,
+            norm.running_mean,
+            norm.running_var,
+            norm.weight * scale,
+            norm.bias * scale,
+            training=True,
+            momentum=norm.momentum,
+            eps=norm.eps,
+        )

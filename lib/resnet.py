@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from lib.dropout import Dropout
 from lib.ic import IC
 
 STAGE_WIDTHS = (16, 32, 64)  # feature maps of the three stages, at 32x32, 16x16 and 8x8 (Sec. 2)
@@ -24,7 +25,7 @@ LAYERS: dict[str, Callable[[int, float], nn.Module]] = {
     "bn": lambda channels, p: nn.BatchNorm2d(channels),
     "relu": lambda channels, p: nn.ReLU(),
     "ic": IC,
-    "dropout": lambda channels, p: nn.Dropout(p),
+    "dropout": lambda channels, p: Dropout(p),
 }
 
 

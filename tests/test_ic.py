@@ -45,7 +45,7 @@ def test_without_dropout_it_is_batch_normalisation_exactly(images):
 def test_in_eval_mode_it_is_batch_normalisation_by_the_running_statistics(p, images):
     layer = trained(p)
     layer(images)
-    mean, variance = layer[0].running_mean, layer[0].running_var
+    mean, variance = layer.normalise.running_mean, layer.normalise.running_var
     first, second = layer.eval()(images), layer.eval()(images)
     assert torch.equal(first, second)
     assert torch.equal(first, functional.batch_norm(images, mean, variance))
@@ -81,19 +81,19 @@ def test_other_values_are_dropped_at_the_next_step(images):
 
 def test_running_statistics_move_in_train_mode_only(images):
     layer = trained(0.05)
-    fresh = layer[0].running_mean.clone()
+    fresh = layer.normalise.running_mean.clone()
     layer.eval()(images)
-    assert torch.equal(layer[0].running_mean, fresh)
+    assert torch.equal(layer.normalise.running_mean, fresh)
     layer.train()(images)
-    assert not torch.equal(layer[0].running_mean, fresh)
+    assert not torch.equal(layer.normalise.running_mean, fresh)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.9])
 def test_normalisation_comes_before_dropout(p, images):
     layer = trained(p)
     layer(images)
-    statistics = layer[0].momentum * images.mean(dim=(0, 2, 3))
-    torch.testing.assert_close(layer[0].running_mean, statistics)  # of the values as they came, none dropped
+    statistics = layer.normalise.momentum * images.mean(dim=(0, 2, 3))
+    torch.testing.assert_close(layer.normalise.running_mean, statistics)  # of the values as they came, none dropped
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, -0.1, -1e-9, math.nan, math.inf, -math.inf])

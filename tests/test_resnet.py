@@ -119,9 +119,8 @@ def drawn(module: nn.Module) -> str:
     """A module as the paper's Fig. 2 names it, read off the module itself."""
     match module:
         case IC():
-            normalise, drop = module
-            assert isinstance(normalise, nn.BatchNorm2d) and isinstance(drop, nn.Dropout) and drop.p == DROPOUT_P
-            return f"IC({normalise.num_features})"
+            assert module.drop.p == DROPOUT_P
+            return f"IC({module.normalise.num_features})"
         case nn.Sequential():
             return "-".join(map(drawn, module))
         case nn.Conv2d(kernel_size=(k, _), stride=(stride, _)):
