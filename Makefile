@@ -4,7 +4,7 @@ VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearsal doctor test lint env env-dev lock clean
+.PHONY: help rehearsal study doctor benchmark test crash-test lint env env-dev lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,11 +12,23 @@ help:  ## list these commands
 rehearsal: env  ## the whole pipeline in minutes on a CPU: 16 shallow runs, Figure 4, Table 1 (in rehearsal/)
 	@tools/rehearse $(REHEARSAL)
 
+study: env  ## all runs of params.yaml side by side, as many at once as this machine takes; then the report
+	dvc repro plan download
+	python -m tools.study
+	dvc repro
+
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
 	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor
 
+benchmark: env  ## how fast training is here, beside plain PyTorch: 12 minutes of a machine that does nothing else
+	python -m benchmarks $(BENCHMARK)
+	python -m benchmarks.table
+
 test: env-dev  ## the tests: no data, no GPU, no network, minutes
 	python -m pytest
+
+crash-test: env-dev  ## of these, the long ones: kills at every write, at every epoch, and under DVC; with their counts
+	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py
 
 lint: env-dev  ## ruff and mypy, as CI runs them
 	ruff check .

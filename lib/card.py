@@ -50,14 +50,15 @@ class RunCard:
         """The run's name, also its stage's: `<network>-<ordering>-<seed>`."""
         return f"{self.network}-{self.ordering}-{self.seed}"
 
-    def seed_for(self, purpose: str, epoch: int = 0) -> int:
-        """A seed for one use of randomness, the same for every run of this card's seed.
+    def seed_for(self, purpose: str, epoch: int = 0, step: int = 0) -> int:
+        """A seed for one use of randomness, the same for every run of this card's seed; both count from 1.
 
         Deriving instead of storing keeps uses apart: evaluation cannot disturb training, and all networks of a
         seed see the same order of images, which is what makes comparing them a paired comparison.
         31 bits, because PyTorch's CPU generator drops what is above 32.
         """
-        digest = hashlib.sha256(f"{self.seed}/{purpose}/{epoch}".encode()).digest()
+        use = f"{self.seed}/{purpose}/{epoch}" + f"/{step}" * (step > 0)
+        digest = hashlib.sha256(use.encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
     def identity(self, data: str, code: Mapping[str, str]) -> dict[str, Any]:
@@ -102,15 +103,25 @@ class RunCard:
         return card
 
 
+def read_cards(folder: Path) -> list[RunCard]:
+    """The cards of the study in a plan folder, in Table 1's order. Raises BadInput that names the file."""
+    path = folder / "study.json"
+    try:
+        runs = [str(run) for run in read_json(path)["runs"]]
+    except (LookupError, TypeError):
+        raise BadInput(f"{path} is damaged: `python -m stages.plan` writes it anew") from None
+    return [RunCard.read(folder / f"{run}.json") for run in runs]
+
+
 def place_in_study(path: Path) -> tuple[int, list[RunCard]]:
-    """The cards of a card's study, and which of them it is, from 1; alone, where no sound study.json lies beside it.
+    """Which of its study's cards a card is, from 1, and all of them; alone, where no sound study lies beside it.
 
     For showing progress only: a result depends on its own card and on nothing else.
     """
     try:
-        runs = read_json(path.with_name("study.json"))["runs"]
-        return runs.index(path.stem) + 1, [RunCard.read(path.with_name(f"{run}.json")) for run in runs]
-    except (BadInput, LookupError, TypeError, ValueError, AttributeError):
+        cards = read_cards(path.parent)
+        return [card.name for card in cards].index(path.stem) + 1, cards
+    except (BadInput, ValueError):
         return 1, [RunCard.read(path)]
 
 

@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ class Snapshot:
         return dataclasses.replace(done, circumstances=(*done.circumstances, here))
 
 
+class Damaged(BadInput):
+    """A checkpoint that is not what was written: to be set aside, unlike one that cannot be read just now."""
+
+
 class Checkpoints:
     """The checkpoint folder of one run, `<root>/<run>-<fingerprint>`, held by this process alone while it is open.
 
@@ -77,7 +82,8 @@ class Checkpoints:
         lock = _lock(self.folder, self.run)
         try:
             for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink()
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
             write_whole(self.folder / IDENTITY, canonical_json(self.identity))
             sync_folder(self.folder.parent)
             yield
@@ -107,7 +113,7 @@ class Checkpoints:
         for epoch in found:
             try:
                 return read_checkpoint(self.path(epoch), self.fingerprint)
-            except BadInput as error:
+            except Damaged as error:
                 aside = self.path(epoch).with_suffix(".damaged")
                 _warn(f"{error}: set aside as {aside.name}")
                 with contextlib.suppress(OSError):
@@ -119,7 +125,7 @@ class Checkpoints:
 
     def epochs(self, up_to: int) -> list[int]:
         """The epochs that have a checkpoint, the newest first: by number, since clocks jump."""
-        found = (FILE.fullmatch(path.name) for path in self.folder.iterdir())
+        found = (FILE.fullmatch(path.name) for path in self.folder.glob("*.ckpt"))
         return sorted((epoch for name in found if name and (epoch := int(name[1])) <= up_to), reverse=True)
 
     def path(self, epoch: int) -> Path:
@@ -142,12 +148,18 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
-    """Read a checkpoint, of that fingerprint if one is given. Raises BadInput that says what is wrong with it.
+    """Read a checkpoint, of that fingerprint if one is given.
 
     torch.load alone notices neither a flipped bit nor a block of zeros: the checksum comes first.
+    Raises Damaged, or BadInput where the file cannot be read (rights, a failing disk): each says why.
     """
     try:
         content = path.read_bytes()
+    except (IsADirectoryError, FileNotFoundError) as error:  # a folder, or a link to nothing, under its name
+        raise Damaged(f"{path} is damaged ({error.strerror})") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}): mend that, then run the command again") from None
+    try:
         magic, digest, length = HEADER.unpack_from(content)
         body = memoryview(content)[HEADER.size :]
         if magic != MAGIC:
@@ -167,9 +179,10 @@ def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
         )
         if path.name != f"epoch-{snapshot.epoch:04}.ckpt":
             raise ValueError(f"of epoch {snapshot.epoch}")
+    except MemoryError:
+        raise
     except Exception as error:  # what damage makes torch.load raise cannot be listed
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise BadInput(f"{path} is damaged ({reason})") from None
+        raise Damaged(f"{path} is damaged ({' '.join(str(error).split())})") from None
     return snapshot
 
 
@@ -177,6 +190,8 @@ def _loaded(body: memoryview) -> dict[str, Any]:
     """Plain values and tensors, for which no code of the file's is run. Raises ValueError."""
     try:
         return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception:  # its message is a page, and recommends to switch the safeguard off
         raise ValueError("PyTorch finds no plain values and tensors in it") from None
 
@@ -185,12 +200,21 @@ def holder(folder: Path) -> str | None:
     """Who holds a checkpoint folder ("process 17 on host"), or None."""
     try:
         with open(folder / ".lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return (folder / ".lock").read_text() or "another process"
     except OSError:
         return None
     return None
+
+
+def _flock(lock: int) -> None:
+    """Take a file's lock. Raises BlockingIOError if somebody holds it; `holder` has it for the instant of asking."""
+    for _ in range(3):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _lock(folder: Path, run: str) -> int:
@@ -200,7 +224,7 @@ def _lock(folder: Path, run: str) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(lock)
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == os.fstat(lock).st_ino:  # else it was deleted, and somebody may make it anew
                     break

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ class Split:
     labels: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
     """A verified data set, whole in memory."""
 
     name: str  # "cifar10", or what the manifest says
-    sha256: str  # of the list of the files' SHA-256s: two data sets with the same one are the same
+    sha256: str  # digest() of its files
     train: Split
     test: Split
 
@@ -92,6 +92,12 @@ def fault_of(content: bytes, size: int, sha256: str) -> str | None:
     return None if found == sha256 else f"is damaged (SHA-256 {found[:12]}..., not {sha256[:12]}...)"
 
 
+def digest(files: Mapping[str, bytes]) -> str:
+    """The SHA-256 of the list of the files' SHA-256s: two data sets with the same one are the same."""
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    return hashlib.sha256(canonical_json(digests)).hexdigest()
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Reads dicts, lists, numbers, text and numpy arrays; refuses to call anything else."""
 
@@ -136,10 +142,8 @@ def load(folder: Path, wanted: str, train_images: int, test_images: int) -> Data
             raise BadInput(f"{key}: {count:,} asked for, the data set has {len(labels):,}: lower it in params.yaml")
         return Split(np.concatenate([batch.images for batch in batches])[:count], labels[:count])
 
-    digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    sha256 = hashlib.sha256(canonical_json(digests)).hexdigest()
     train = first(train_images, "train_images", *TRAIN_FILES)
-    return DataSet(name, sha256, train, first(test_images, "test_images", TEST_FILE))
+    return DataSet(name, digest(files), train, first(test_images, "test_images", TEST_FILE))
 
 
 def write_stand_in(folder: Path, name: str, batches: dict[str, Split], label_names: list[str]) -> None:
@@ -222,3 +226,10 @@ class Batches:
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 32, 32, 3) bytes -> (B, 3, 32, 32) floats of mean 0 and standard deviation 1."""
         return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+
+def served(data: DataSet, batch_size: int, device: torch.device) -> tuple[Batches, Batches]:
+    """The training and the test split on the device. A GPU is filled by larger test batches than training ones."""
+    statistics = channel_statistics(data.train.images)
+    test_batch = max(batch_size, 2000) if device.type == "cuda" else batch_size
+    return Batches(data.train, statistics, batch_size, device), Batches(data.test, statistics, test_batch, device)

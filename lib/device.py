@@ -54,6 +54,7 @@ def make_deterministic(began_under: Circumstances | None = None) -> None:
     torch.use_deterministic_algorithms(True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # precision: float32 means float32; a GPU would round to 10 bits
     threads = torch.get_num_threads()
     if began_under and began_under.threads and began_under.threads <= (os.cpu_count() or 1):
         threads = began_under.threads

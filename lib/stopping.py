@@ -12,6 +12,7 @@ from typing import TypeVar
 from lib.errors import Stopped
 
 Batch = TypeVar("Batch")
+ENDS_WITH_PARENT = "IC_ENDS_WITH_PARENT"  # an environment variable: set for a process that must not outlive its parent
 PR_SET_PDEATHSIG = 1  # prctl(2): send this process a signal when its parent ends
 
 
@@ -25,18 +26,18 @@ class Stop:
         self.signal: int | None = None
 
     def listen(self) -> None:
-        """Take over both signals; under DVC, also end when it ends.
+        """Take over both signals; under DVC or `make study`, also end when they end.
 
         DVC leaves a stage's process behind when it is killed, and its next run would start a second one beside it.
-        Raises Stopped if DVC is gone already.
+        Raises Stopped if the parent is gone already.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
-        if "DVC_STAGE" in os.environ:  # DVC sets it for every stage it runs
+        if {"DVC_STAGE", ENDS_WITH_PARENT} & os.environ.keys():  # DVC sets its own for every stage it runs
             if sys.platform == "linux":
                 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             if not _parent_shares_our_group():
-                raise Stopped("the dvc that started this run has ended", signal.SIGTERM)
+                raise Stopped("the process that started this run has ended", signal.SIGTERM)
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         if self.signal is not None:
@@ -62,7 +63,7 @@ class Stop:
 def _parent_shares_our_group() -> bool:
     """Whether the process that started this one is still its parent.
 
-    DVC starts a stage in its own process group; whoever inherits an orphan (init, systemd, a container's reaper) is in
+    Both start a run in their own process group; whoever inherits an orphan (init, systemd, a container's reaper) is in
     another one.
     """
     try:

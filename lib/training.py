@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from lib import recorded
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
@@ -36,19 +37,12 @@ class Recipe:
     precision: str  # a key of PRECISIONS
 
 
-@dataclasses.dataclass
 class Tally:
     """Sums over images, kept on the device; divided once, when they are read."""
 
-    loss: torch.Tensor
-    correct: torch.Tensor
-    images: int = 0
-
-    @classmethod
-    def on(cls, device: torch.device) -> "Tally":
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
-        )
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)
+        self.correct, self.images = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """Add a batch: its mean loss (), its logits (B, classes) and labels (B,)."""
@@ -56,11 +50,14 @@ class Tally:
         self.correct += (logits.detach().argmax(dim=1) == labels).sum()
         self.images += len(labels)
 
+    def sums(self) -> list[torch.Tensor]:
+        return [self.loss, self.correct, self.images]
+
     def mean_loss(self) -> float:
-        return self.loss.item() / self.images
+        return self.loss.item() / int(self.images)
 
     def accuracy(self) -> float:
-        return int(self.correct.item()) / self.images
+        return int(self.correct) / int(self.images)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -74,12 +71,23 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """Adam (PyTorch's betas and eps) or SGD. Weight decay is the L2 penalty on every parameter."""
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    # On a GPU the rate is a tensor: a recorded step reads there what set_rate wrote.
+    rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
+    how: dict[str, Any] = {"lr": rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.Adam(model.parameters(), capturable=on_gpu, **how)
     assert recipe.momentum is not None
-    return torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **how)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def forward(model: nn.Module, batch: Batch, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,11 +108,32 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
     tally.add(loss, logits, batch[1])
 
 
+def stepper(
+    model: nn.Module, optimizer: torch.optim.Optimizer, precision: str, tally: Tally
+) -> Callable[[Batch, int], None]:
+    """How to take a training step, given a batch and the seed of its dropout: recorded on a GPU, plainly elsewhere."""
+
+    def step(batch: Batch) -> None:
+        train_step(model, optimizer, batch, precision, tally)
+
+    def plain(batch: Batch, seed: int) -> None:
+        torch.manual_seed(seed)
+        step(batch)
+
+    def changed() -> list[torch.Tensor]:
+        moments = [each for state in optimizer.state.values() for each in state.values() if each is not None]
+        return [*model.parameters(), *model.buffers(), *tally.sums(), *moments]
+
+    if tally.loss.is_cuda and recorded.wanted():
+        return recorded.RecordedStep(step, changed)
+    return plain
+
+
 def evaluate(model: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device) -> Tally:
     """The tally over all batches in eval mode; the model's mode is restored afterwards."""
     mode = model.training
     model.eval()
-    tally = Tally.on(device)
+    tally = Tally(device)
     with torch.inference_mode():
         for batch in batches:
             tally.add(*forward(model, batch, precision), batch[1])
@@ -117,13 +146,14 @@ def fit(
     recipe: Recipe,
     train_batches: Callable[[int], Iterable[Batch]],
     test_batches: Callable[[], Iterable[Batch]],
-    seed: Callable[[int], int],
+    seed: Callable[[int, int], int],
     start: Snapshot,
-) -> Iterator[Snapshot]:
-    """Train up to the recipe's epochs, from where `start` ended; yield a snapshot after each epoch.
+) -> Iterator[Snapshot | None]:
+    """Train up to the recipe's epochs, from where `start` ended; yield a snapshot after each epoch, None after a step.
 
-    `train_batches(epoch)` and `seed(epoch)` give an epoch's data and the seed of its dropout; epochs count from 1.
-    A snapshot shares the model's memory: save it before asking for the next.
+    Between two steps another run may have the process: nothing here depends on what happens then.
+    `train_batches(epoch)` gives an epoch's data, `seed(epoch, step)` the seed of a step's dropout; both count from 1.
+    A snapshot shares the model's memory: save it before asking for more.
     Raises BadInput if a loss is no longer finite.
     """
     device = next(model.parameters()).device
@@ -131,28 +161,29 @@ def fit(
     history = list(start.history)
     if history:
         model.load_state_dict(start.model)
-        optimizer.load_state_dict(start.optimizer)
+        groups = optimizer.state_dict()["param_groups"]  # the recipe's and this device's, not the checkpoint's
+        optimizer.load_state_dict({"state": start.optimizer, "param_groups": groups})
+    train = Tally(device)
+    take_step = stepper(model, optimizer, recipe.precision, train)
     for epoch in range(start.epoch + 1, recipe.epochs + 1):
-        # Every epoch starts its own stream of random numbers: nothing before it can disturb it.
-        torch.manual_seed(seed(epoch))
-        rate = learning_rate(recipe, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(optimizer, rate := learning_rate(recipe, epoch))
 
-        # Train.
+        # Train. Every step has its own stream of random numbers: nothing before it can disturb it.
         model.train()
-        train = Tally.on(device)
+        for each in train.sums():
+            each.zero_()
         for step, batch in enumerate(train_batches(epoch), start=1):
-            train_step(model, optimizer, batch, recipe.precision, train)
-            if step % STEPS_BETWEEN_CHECKS == 0:
+            take_step(batch, seed(epoch, step))
+            if device.type == "cpu" and step % STEPS_BETWEEN_CHECKS == 0:  # a GPU would have to be waited for
                 check_finite(train, epoch)
+            yield None
         check_finite(train, epoch)
 
         # Evaluate.
         test = evaluate(model, test_batches(), recipe.precision, device)
         check_finite(test, epoch)
         history.append(EpochRecord(epoch, rate, train.mean_loss(), train.accuracy(), test.mean_loss(), test.accuracy()))
-        state, optimizer_state = on_cpu(dict(model.state_dict())), on_cpu(optimizer.state_dict())
+        state, optimizer_state = on_cpu(dict(model.state_dict())), on_cpu(optimizer.state_dict()["state"])
         yield Snapshot(tuple(history), state, optimizer_state, start.circumstances)
 
 
@@ -175,12 +206,14 @@ def check_finite(tally: Tally, epoch: int) -> None:
 
 
 def seconds_per_step(model: nn.Module, recipe: Recipe, batch: Batch) -> float:
-    """The time of one training step here, the faster of two after one to warm up; the model stays as it is."""
+    """The time of one plain training step here, the faster of two after one to warm up; the model stays as it is."""
     trial = copy.deepcopy(model).train()
     optimizer = make_optimizer(recipe, trial)
+    tally = Tally(batch[0].device)
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        train_step(trial, optimizer, batch, recipe.precision, Tally.on(batch[0].device))
+        train_step(trial, optimizer, batch, recipe.precision, tally)
+        tally.loss.item()  # waits for the device
         times.append(time.perf_counter() - start)
     return min(times[1:])

@@ -1,11 +1,14 @@
 """plan/<run>.json + data/cifar10/ -> metrics/<run>.json, models/<run>.pt. Needs no DVC.
 
 A run that was stopped goes on from its last whole epoch, kept in checkpoints/; one that is finished there is collected
-in seconds. Exit status: 0 all written, 2 bad input, 75 try again (busy), 130 or 143 stopped by a signal.
+in seconds. Several cards are trained side by side in this process, taking turns at every step, to the bit as if each
+were alone: on a GPU, which one such run cannot fill, each has a stream of its own. A CPU gains nothing by it.
+Exit status: 0 all written, 2 bad input, 75 try again (busy), 130 or 143 stopped by a signal.
 """
 
 import argparse
 import dataclasses
+import functools
 import io
 import os
 from collections.abc import Iterator
@@ -23,13 +26,16 @@ from lib.metrics import RunFacts, write_metrics
 from lib.progress import Progress
 from lib.resnet import ResNet, depth
 from lib.stopping import Stop
+from lib.turns import in_turns
 
 ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run's
     "lib/card.py",
     "lib/cifar10.py",
     "lib/device.py",
+    "lib/dropout.py",
     "lib/ic.py",
+    "lib/recorded.py",
     "lib/resnet.py",
     "lib/training.py",
     "stages/train.py",
@@ -40,81 +46,111 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stages.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("card", type=Path, help="a run card, as `python -m stages.plan` writes them")
-    path = parser.parse_args().card
+    parser.add_argument("cards", metavar="card", nargs="+", type=Path, help="a run card, as stages.plan writes them")
+    paths = parser.parse_args().cards
     stop = Stop()
     with errors_exit("train"):
         stop.listen()
-        card = RunCard.read(path)
-        with failures_explained(card.batch_size):
-            train(card, *place_in_study(path), stop)
+        cards = [(RunCard.read(path), *place_in_study(path)) for path in paths]
+        shared = Shared(stop)
+        in_turns({card.name: train(card, place, study, shared) for card, place, study in cards})
 
 
-def train(card: RunCard, place: int, study: list[RunCard], stop: Stop) -> None:
-    """Train a card's run, or what is left of it; the rest of its study matters to the display of progress alone."""
-    data = cifar10.load(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
-    torch.manual_seed(card.seed_for("initial weights"))
-    model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
+class Shared:
+    """What the runs of this process have in common: an end, and the images in memory."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        self.data = functools.cache(cifar10.load)
+        self.served = functools.cache(cifar10.served)
+
+
+def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> Iterator[None]:
+    """Train a card's run, or what is left of it, step by step; between two steps other runs may have their turn.
+
+    The rest of the study matters to the display of progress alone.
+    """
+    data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
+    model = model_of(card)
     progress = progress_of(card, place, study, data)
 
-    # DVC_ROOT: an experiment in a temporary folder keeps its checkpoints where the next one finds them.
-    root = Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
-    code = {name: source.digest(ROOT / name) for name in DECIDES_RESULTS}
-    checkpoints = Checkpoints(root, card.name, card.identity(data.sha256, code))
+    checkpoints = checkpoints_of(card, data.sha256)
     metrics, weights = Path("metrics", f"{card.name}.json"), Path("models", f"{card.name}.pt")
-    with checkpoints.held():
+    with checkpoints.held(), failures_explained(card.batch_size):
         require_writable(metrics, weights)
         snapshot = done = checkpoints.newest(card.epochs)
         if done:
             progress.resumed(done.history, checkpoints.folder)
             write_metrics(metrics, facts_of(card, data, model, done), done.history)
         if done is None or done.epoch < card.epochs:
-            require_room_to_train(model, checkpoints, weights)
-            for snapshot in epochs(card, data, model, done, progress, stop):
-                checkpoints.save(snapshot)
-                write_metrics(metrics, facts_of(card, data, model, snapshot), snapshot.history)
-                progress.epoch(snapshot.history[-1])
+            size, checkpoint_size = bytes_of(model)
+            require_room(weights.parent, size)
+            checkpoints.require_room(checkpoint_size)
+            for after_step in steps(card, data, model, done, progress, shared):
+                if after_step is not None:  # the step was an epoch's last
+                    snapshot = after_step
+                    checkpoints.save(snapshot)
+                    write_metrics(metrics, facts_of(card, data, model, snapshot), snapshot.history)
+                    progress.epoch(snapshot.history[-1])
+                yield
         assert snapshot is not None  # a card asks for an epoch at least
         content = io.BytesIO()  # torch.save to a path would write the file's name into the file
         torch.save(snapshot.model, content)
         write_whole(weights, content.getvalue())
 
 
-def epochs(
-    card: RunCard, data: cifar10.DataSet, model: ResNet, done: Snapshot | None, progress: Progress, stop: Stop
-) -> Iterator[Snapshot]:
-    """A snapshot after each epoch that is not done yet, trained on the card's device."""
+def checkpoints_of(card: RunCard, data_sha256: str) -> Checkpoints:
+    """The checkpoint folder of a card's run on a data set, trained by the code as it is now."""
+    # DVC_ROOT: an experiment in a temporary folder keeps its checkpoints where the next one finds them.
+    root = Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
+    code = {name: source.digest(ROOT / name) for name in DECIDES_RESULTS}
+    return Checkpoints(root, card.name, card.identity(data_sha256, code))
+
+
+def steps(
+    card: RunCard, data: cifar10.DataSet, model: ResNet, done: Snapshot | None, progress: Progress, shared: Shared
+) -> Iterator[Snapshot | None]:
+    """Train the epochs that are not done yet on the card's device: a snapshot after each, None after other steps."""
     device = pick_device(card.device)
     make_deterministic(done.circumstances[-1] if done else None)
     start = Snapshot.of_start(done, circumstances(device))
-    statistics = cifar10.channel_statistics(data.train.images)
-    train_set = cifar10.Batches(data.train, statistics, card.batch_size, device)
-    test_set = cifar10.Batches(data.test, statistics, card.batch_size, device)
+    print(f"{progress.title}  trained by {start.circumstances[-1]}", flush=True)
+    train_set, test_set = shared.served(data, card.batch_size, device)
     model.to(device).to(memory_format=torch.channels_last)  # the layout of the batches
-    recipe = training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
+    recipe = recipe_of(card)
     if device.type == "cpu":
         step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
         progress.warn_if_slow(step, (card.epochs - start.epoch) * len(train_set) // card.batch_size)
 
     def train_batches(epoch: int) -> Iterator[training.Batch]:
         batches = train_set.shuffled(card.seed_for("order", epoch), card.augmentation)
-        return progress.batches(epoch, stop.at_steps(batches))
+        return progress.batches(epoch, shared.stop.at_steps(batches))
 
     return training.fit(
         model,
         recipe,
         train_batches,
-        lambda: stop.at_steps(test_set.in_order()),
-        lambda epoch: card.seed_for("dropout", epoch),
+        lambda: shared.stop.at_steps(test_set.in_order()),
+        lambda epoch, step: card.seed_for("dropout", epoch, step),
         start,
     )
 
 
-def require_room_to_train(model: ResNet, checkpoints: Checkpoints, weights: Path) -> None:
-    """Raise BadInput unless the disk has room for what the run will write."""
-    size = sum(each.nbytes for each in model.state_dict().values())
-    require_room(weights.parent, size)
-    checkpoints.require_room(3 * size + 1_000_000)  # the weights, Adam's two moments of each, and the history
+def model_of(card: RunCard) -> ResNet:
+    """A card's network with its initial weights, on the CPU."""
+    torch.manual_seed(card.seed_for("initial weights"))
+    return ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
+
+
+def recipe_of(card: RunCard) -> training.Recipe:
+    """What of a card is the training loop's."""
+    return training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
+
+
+def bytes_of(model: ResNet) -> tuple[int, int]:
+    """What the weights, and a checkpoint with Adam's two moments of each and the history, take on the disk, at most."""
+    weights = sum(each.nbytes for each in model.state_dict().values())
+    return weights, 3 * weights + 1_000_000
 
 
 def progress_of(card: RunCard, place: int, study: list[RunCard], data: cifar10.DataSet) -> Progress:

@@ -1,6 +1,7 @@
 """Small data folders for every test that needs data; nothing here touches the network or a real data set."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -41,3 +42,13 @@ def official(pristine_stand_in: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     known = {file: (len(content), hashlib.sha256(content).hexdigest()) for file, content in contents.items()}
     monkeypatch.setattr(cifar10, "OFFICIAL_FILES", known)
     return folder
+
+
+@pytest.fixture
+def workplace(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the data where the stage looks for them."""
+    workplace = tmp_path / "workplace"
+    (workplace / "data").mkdir(parents=True)
+    os.rename(stand_in, workplace / "data" / "cifar10")
+    monkeypatch.chdir(workplace)
+    return workplace

@@ -260,7 +260,7 @@ def writing_in_place() -> None:
         files._write_through(path, content)
 
     for module in (files, checkpoint, metrics, train):
-        module.write_whole = write_whole  # type: ignore[attr-defined]
+        module.write_whole = write_whole
 
 
 def deleting_before_writing() -> None:
@@ -270,7 +270,7 @@ def deleting_before_writing() -> None:
 
 def leaving_temporary_files() -> None:
     """A run does not sweep what a killed one left."""
-    Path.glob = lambda *_: iter(())  # type: ignore[assignment, method-assign]
+    Path.glob = lambda *_: iter(())
 
 
 def writing_by_other_means() -> None:
@@ -279,7 +279,7 @@ def writing_by_other_means() -> None:
 
 
 def without_optimizer_state() -> None:
-    torch.optim.Optimizer.load_state_dict = lambda *_: None  # type: ignore[assignment, method-assign]
+    torch.optim.Optimizer.load_state_dict = lambda *_: None
 
 
 def without_buffers() -> None:
@@ -289,23 +289,26 @@ def without_buffers() -> None:
     def weights_only(self: ResNet, state: dict[str, torch.Tensor]) -> Any:
         return load(self, {**state, **{name: each.clone() for name, each in self.named_buffers()}})
 
-    ResNet.load_state_dict = weights_only  # type: ignore[assignment, method-assign]
+    ResNet.load_state_dict = weights_only
 
 
 def seeds_counted_from_the_process(purpose: str) -> None:
     """The seed of a process's n-th epoch is that of epoch n: right in a straight run, wrong in a resumed one."""
-    real, count = RunCard.seed_for, itertools.count(1)
+    real, epochs = RunCard.seed_for, [0]
 
-    def seed_for(self: RunCard, wanted: str, epoch: int = 0) -> int:
-        return real(self, wanted, next(count) if wanted == purpose else epoch)
+    def seed_for(self: RunCard, wanted: str, epoch: int = 0, step: int = 0) -> int:
+        if wanted == purpose:
+            epochs[0] += step <= 1
+            epoch = epochs[0]
+        return real(self, wanted, epoch, step)
 
-    RunCard.seed_for = seed_for  # type: ignore[method-assign]
+    RunCard.seed_for = seed_for
 
 
 def one_stream_of_random_numbers() -> None:
     """Random numbers are seeded once a process, not once an epoch."""
     real, count = torch.manual_seed, itertools.count()
-    torch.manual_seed = lambda seed: real(seed) if next(count) == 0 else None  # type: ignore[assignment]
+    torch.manual_seed = lambda seed: real(seed) if next(count) == 0 else None
 
 
 def on_threads(count: int) -> None:
@@ -315,7 +318,7 @@ def on_threads(count: int) -> None:
 def forgetting_the_threads() -> None:
     """Resuming does not take the number of threads that the run began with."""
     real = device.make_deterministic
-    train.make_deterministic = lambda *_: real()  # type: ignore[attr-defined]
+    train.make_deterministic = lambda *_: real()
 
 
 # Changes that make it another run.
@@ -362,6 +365,9 @@ def serve() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)  # imports a great part of PyTorch, when it is first called
     torch.use_deterministic_algorithms(False)
+    source.digest = functools.cache(source.digest)  # of the code that is run, though a file be changed meanwhile
+    for name in train.DECIDES_RESULTS:
+        source.digest(train.ROOT / name)
     assert len(os.listdir("/proc/self/task")) == 1
     gc.freeze()  # no fork need copy all there is only to look for garbage in it
     for line in sys.stdin:

@@ -10,6 +10,7 @@ import pickle
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -567,3 +568,44 @@ def test_going_on_in_the_same_circumstances_is_nothing_to_speak_of(capsys: pytes
     start = Snapshot.of_start(None, HERE)
     assert (start.epoch, start.circumstances) == (0, (HERE,))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_checkpoint_that_cannot_be_read_just_now_is_named_and_stays_where_it_is(
+    number: int, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(checkpoints, 1, 2)
+
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(BadInput, match=rf"epoch-0002\.ckpt cannot be read \({os.strerror(number)}\)"):
+            checkpoints.newest(9)
+    assert_is(checkpoints.newest(9), 2)  # nothing was set aside
+
+
+def test_memory_that_runs_out_while_reading_is_no_damage(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(checkpoints, 1)
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail)
+        with pytest.raises(MemoryError):
+            checkpoints.newest(9)
+    assert_is(checkpoints.newest(9), 1)
+
+
+def test_asking_who_holds_a_folder_does_not_keep_a_run_out_of_it(tmp_path: Path) -> None:
+    """Somebody else has the lock for the instant of asking: the run tries again."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    asker = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(asker, fcntl.LOCK_SH)
+    threading.Timer(0.04, os.close, (asker,)).start()
+    os.close(checkpoint._lock(folder, "run"))

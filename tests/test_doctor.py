@@ -58,7 +58,7 @@ def pristine_study(pristine_stand_in: Path, tmp_path_factory: pytest.TempPathFac
         monkeypatch.chdir(study)
         monkeypatch.delenv("DVC_ROOT", raising=False)
         write_plan(CARD, IC_CARD)
-        train.train(CARD, *place_in_study(Path("plan", f"{CARD.name}.json")), Stop())
+        list(train.train(CARD, *place_in_study(Path("plan", f"{CARD.name}.json")), train.Shared(Stop())))
     return study
 
 
@@ -317,19 +317,18 @@ def test_the_bytes_are_those_that_training_asks_for(study: Path, monkeypatch: py
     asked: list[int] = []
     monkeypatch.setattr(train, "require_room", lambda folder, needed: asked.append(needed))
     monkeypatch.setattr(Checkpoints, "require_room", lambda self, needed: asked.append(needed))
-    train.train(IC_CARD, *place_in_study(Path("plan", f"{IC_CARD.name}.json")), Stop())
-    weights = doctor_capacity.weight_bytes(IC_CARD)
-    assert asked == [weights, doctor_capacity.checkpoint_bytes(weights)]
+    list(train.train(IC_CARD, *place_in_study(Path("plan", f"{IC_CARD.name}.json")), train.Shared(Stop())))
+    assert asked == list(train.bytes_of(train.model_of(IC_CARD)))
 
 
 def test_room_is_wanted_for_three_checkpoints_of_each_run_less_what_is_there(study: Path) -> None:
-    one = doctor_capacity.checkpoint_bytes(doctor_capacity.weight_bytes(IC_CARD))
+    one = train.bytes_of(train.model_of(IC_CARD))[1]
     checkpoints = Path("checkpoints")
     assert doctor_capacity.bytes_to_write(Project())[checkpoints] == 3 * one  # the other run is done
     longer = dataclasses.replace(CARD, epochs=3)
     write_plan(longer)
     there = sum(path.stat().st_size for path in mine().iterdir())
-    one = doctor_capacity.checkpoint_bytes(doctor_capacity.weight_bytes(longer))
+    one = train.bytes_of(train.model_of(longer))[1]
     assert doctor_capacity.bytes_to_write(Project())[checkpoints] == 3 * one - there
     shutil.rmtree("data")
     assert doctor_capacity.bytes_to_write(Project())[Path("data/cifar10")] > 500e6  # archive, files, DVC's copy
@@ -494,15 +493,3 @@ def test_time_goes_with_depth_and_days_point_to_the_rehearsal(empty: Path, monke
 def test_a_step_is_measured(study: Path) -> None:
     (found,) = doctor_capacity.time_needed(Project())
     assert found.mark == OK and "estimate" in found.found and "this CPU" in found.found
-
-
-def test_a_gpu_is_waited_for_before_and_after_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
-    monkeypatch.setattr(doctor_capacity.training, "train_step", lambda *arguments: events.append("step"))
-    model, batch = torch.nn.Linear(1, 1), (torch.zeros(1), torch.zeros(1))
-    recipe = doctor_capacity.training.Recipe(
-        **{field.name: getattr(CARD, field.name) for field in dataclasses.fields(doctor_capacity.training.Recipe)}
-    )
-    assert doctor_capacity.seconds_per_gpu_step(model, recipe, batch) >= 0
-    assert events == ["step"] * 5 + ["wait"] + ["step"] * 20 + ["wait"]

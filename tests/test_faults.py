@@ -694,7 +694,7 @@ def _(bench: Bench) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "")
-    assert done.stderr == "train: the dvc that started this run has ended\n"
+    assert done.stderr == "train: the process that started this run has ended\n"
     assert bench.written() == {} and bench.epochs_kept() == []
 
 

@@ -32,13 +32,15 @@ ARROWS = {
         "source",
         "stopping",
         "training",
+        "turns",
     },
     "stages.report": {"figure4", "metrics", "paper", "table1"},
     "plan": {"card"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
-    "resnet": {"ic"},
-    "training": {"checkpoint", "metrics"},
+    "resnet": {"dropout", "ic"},
+    "ic": {"dropout"},
+    "training": {"checkpoint", "metrics", "recorded"},
     "checkpoint": {"device", "metrics"},
     "progress": {"metrics"},
     "figure4": {"metrics", "paper"},
@@ -108,7 +110,8 @@ def test_training_needs_no_dvc_no_pydantic_no_network():
 
 
 def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
-    cannot = {"checkpoint", "errors", "files", "metrics", "progress", "source", "stopping"}  # they keep, or they show
+    # These keep, show, or say when.
+    cannot = {"checkpoint", "errors", "files", "metrics", "progress", "source", "stopping", "turns"}
     decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
     assert set(train.DECIDES_RESULTS) == decide
 

@@ -302,7 +302,7 @@ def test_a_stage_whose_dvc_died_before_it_listened_stops_at_once(
     wait_until(lambda: not alive(child))
     assert (tmp_path / "worked").exists() == works
     if not works:
-        assert parent.errors.read_text() == "train: the dvc that started this run has ended\n"
+        assert parent.errors.read_text() == "train: the process that started this run has ended\n"
 
 
 def test_a_stage_whose_dvc_lives_works(start: Start, tmp_path: Path) -> None:

@@ -63,15 +63,22 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def seed_of(epoch: int, step: int) -> int:
+    return 1000 * epoch + step
+
+
 def fit(
-    model: nn.Module, how: Recipe, data: list[Batch], seed: Callable[[int], int] = lambda epoch: epoch
+    model: nn.Module,
+    how: Recipe,
+    data: list[Batch],
+    seed: Callable[[int, int], int] = seed_of,
 ) -> Iterator[EpochRecord]:
     return records_of(training.fit(model, how, lambda epoch: data, lambda: data, seed, FRESH))
 
 
-def records_of(snapshots: Iterator[Snapshot]) -> Iterator[EpochRecord]:
+def records_of(steps: Iterator[Snapshot | None]) -> Iterator[EpochRecord]:
     """Each epoch's own record."""
-    return (snapshot.history[-1] for snapshot in snapshots)
+    return (snapshot.history[-1] for snapshot in steps if snapshot is not None)
 
 
 # The learning rate.
@@ -154,7 +161,7 @@ def test_a_step_starts_from_fresh_gradients() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e3)
     for each in (model, fresh):
-        training.train_step(each, training.make_optimizer(recipe(**SGD), each), batch, "float32", Tally.on(CPU))
+        training.train_step(each, training.make_optimizer(recipe(**SGD), each), batch, "float32", Tally(CPU))
     assert same(state(model), state(fresh))
 
 
@@ -165,7 +172,7 @@ def test_a_step_starts_from_fresh_gradients() -> None:
 def test_a_tally_sums_over_images_whatever_the_batches(size: int) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(30, 4, generator=generator), torch.randint(0, 4, (30,), generator=generator)
-    tally = Tally.on(CPU)
+    tally = Tally(CPU)
     for part, wanted in zip(logits.split(size), labels.split(size), strict=True):
         tally.add(functional.cross_entropy(part, wanted), part, wanted)
     assert tally.images == 30
@@ -175,13 +182,13 @@ def test_a_tally_sums_over_images_whatever_the_batches(size: int) -> None:
 
 @pytest.mark.parametrize("right", [0, 1, 3, 4])
 def test_accuracy_is_the_fraction_of_images_whose_largest_logit_is_the_labels(right: int) -> None:
-    tally = Tally.on(CPU)
+    tally = Tally(CPU)
     tally.add(torch.tensor(1.0), torch.tensor([[0.0, 5.0, -9.0]] * 4), torch.tensor([1] * right + [2] * (4 - right)))
     assert tally.accuracy() == right / 4
 
 
 def test_a_tally_keeps_no_graph() -> None:
-    tally = Tally.on(CPU)
+    tally = Tally(CPU)
     logits = torch.zeros(2, 4, requires_grad=True)
     labels = torch.tensor([0, 1])
     tally.add(functional.cross_entropy(logits, labels), logits, labels)
@@ -262,7 +269,7 @@ def test_the_train_record_is_of_train_mode_and_the_test_record_of_eval_mode_afte
     twin = copy.deepcopy(model).train()
     train_loss = functional.cross_entropy(twin(data[0][0]), data[0][1]).item()  # of the only step, before it
     (record,) = records_of(
-        training.fit(model, recipe(epochs=1), lambda epoch: data, lambda: test, lambda epoch: 0, FRESH)
+        training.fit(model, recipe(epochs=1), lambda epoch: data, lambda: test, lambda epoch, step: 0, FRESH)
     )
     after = training.evaluate(model, test, "float32", CPU)
     assert record.train_loss == pytest.approx(train_loss, rel=1e-6)
@@ -276,7 +283,7 @@ def test_a_record_is_yielded_before_the_next_epoch_begins() -> None:
         asked.append(epoch)
         return toy_data()
 
-    records = records_of(training.fit(toy_net(), recipe(), batches, toy_data, lambda epoch: 0, FRESH))
+    records = records_of(training.fit(toy_net(), recipe(), batches, toy_data, lambda epoch, step: 0, FRESH))
     assert asked == []
     for epoch in (1, 2, 3):
         assert next(records).epoch == epoch
@@ -309,14 +316,15 @@ def test_a_rate_that_is_far_too_high_is_bad_input_that_names_epoch_and_key(
 def test_a_loss_that_is_not_finite_ends_the_run_in_its_epoch(where: str, value: float) -> None:
     good = toy_data()
     bad = [(torch.full_like(images, value), labels) for images, labels in good]
-    records = training.fit(
+    steps = training.fit(
         nn.Linear(8, 4),
         recipe(),
         lambda epoch: bad if where == "train" and epoch == 2 else good,
         iter([good, bad]).__next__ if where == "test" else lambda: good,
-        lambda epoch: 0,
+        lambda epoch, step: 0,
         FRESH,
     )
+    records = records_of(steps)
     assert next(records).epoch == 1  # what was good is there
     with pytest.raises(BadInput, match=r"epoch 2;.*learning_rate"):
         next(records)
@@ -333,7 +341,7 @@ def test_a_loss_that_is_not_finite_is_noticed_within_the_steps_between_checks(ba
             yield torch.full((2, 8), float("nan") if step == bad_step else 0.5), torch.tensor([0, 1])
 
     with pytest.raises(BadInput):
-        list(training.fit(nn.Linear(8, 4), recipe(), batches, toy_data, lambda epoch: 0, FRESH))
+        list(training.fit(nn.Linear(8, 4), recipe(), batches, toy_data, lambda epoch, step: 0, FRESH))
     assert bad_step <= served < bad_step + training.STEPS_BETWEEN_CHECKS
 
 
@@ -342,7 +350,7 @@ def test_a_loss_that_is_not_finite_is_noticed_within_the_steps_between_checks(ba
 
 def run(
     how: Recipe | None = None,
-    seed: Callable[[int], int] = lambda epoch: epoch,
+    seed: Callable[[int, int], int] = seed_of,
     between: Callable[[], object] = lambda: None,
 ) -> tuple[list[EpochRecord], dict[str, torch.Tensor]]:
     """A run of the toy net's; something may happen after each epoch."""
@@ -381,13 +389,13 @@ def test_the_random_state_before_the_first_epoch_changes_nothing() -> None:
 
 
 def test_another_dropout_seed_gives_another_run() -> None:
-    (records, weights), (others, other_weights) = run(), run(seed=lambda epoch: epoch + 100)
+    (records, weights), (others, other_weights) = run(), run(seed=lambda epoch, step: seed_of(epoch + 100, step))
     assert records != others
     assert not same(weights, other_weights)
 
 
 def test_a_seed_is_used_from_its_epoch_on() -> None:
-    (records, _), (others, _) = run(), run(seed=lambda epoch: epoch if epoch < 3 else 77)
+    (records, _), (others, _) = run(), run(seed=lambda epoch, step: seed_of(epoch, step) if epoch < 3 else 77)
     assert records[:2] == others[:2]
     assert records[2] != others[2]
 

@@ -1,9 +1,7 @@
 """The doctor's checks of the machine against the study: its device, its disks, and the time training will take."""
 
-import dataclasses
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,8 @@ from lib.checkpoint import KEPT
 from lib.device import circumstances, failures_explained, make_deterministic, pick_device
 from lib.errors import StageError
 from lib.progress import duration
-from lib.resnet import ResNet, depth
+from lib.resnet import depth
+from stages import train
 from tools.doctor import BAD, NOTE, OK, Finding
 from tools.doctor_project import DATA, METRICS, MODELS, Project, counted, size
 from tools.doctor_study import MAKE_PLAN
@@ -74,26 +73,16 @@ def bytes_to_write(project: Project) -> dict[Path, int]:
     needed = {METRICS: 0, MODELS: 0, project.root: 0, DATA: 0}
     there = {each.folder: each.size for each in project.kept}
     for name, card in project.cards.items():
-        weights = weight_bytes(card)
+        with torch.device("meta"):  # no memory, no time
+            weights, checkpoint = train.bytes_of(train.model_of(card))
         if project.done(name) < card.epochs:
             held = there.get(project.checkpoints[name].folder, 0) if name in project.checkpoints else 0
-            needed[project.root] += max(0, (KEPT + 1) * checkpoint_bytes(weights) - held)
+            needed[project.root] += max(0, (KEPT + 1) * checkpoint - held)
         if not (MODELS / f"{name}.pt").exists():
             needed[MODELS] += 2 * weights  # DVC keeps a copy
     if isinstance(project.data, str):
         needed[DATA] = 3 * sum(length for length, _ in cifar10.OFFICIAL_FILES.values())  # archive, files, DVC's copy
     return needed
-
-
-def weight_bytes(card: RunCard) -> int:
-    with torch.device("meta"):  # no memory, no time
-        model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
-    return sum(each.nbytes for each in model.state_dict().values())
-
-
-def checkpoint_bytes(weights: int) -> int:
-    """As stages/train.py reckons: the weights, Adam's two moments of each, and the history."""
-    return 3 * weights + 1_000_000
 
 
 def time_needed(project: Project) -> Iterator[Finding]:
@@ -140,24 +129,9 @@ def seconds_per_step(card: RunCard) -> tuple[float, str]:
     """How long a training step takes, on images of noise, and on what. Raises StageError."""
     device = pick_device(card.device)
     make_deterministic()  # as training does; it has its price
-    model = ResNet(card.block, card.blocks_per_stage, card.ordering, dropout_p=card.dropout_p or 0.0)
+    model = train.model_of(card)
     model.to(device).to(memory_format=torch.channels_last)
     images = torch.randn(card.batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     batch = images, torch.randint(10, (card.batch_size,), device=device)
-    recipe = training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
-    if device.type == "cpu":
-        return training.seconds_per_step(model, recipe, batch), "this CPU"
-    return seconds_per_gpu_step(model, recipe, batch), torch.cuda.get_device_name(device)
-
-
-def seconds_per_gpu_step(model: torch.nn.Module, recipe: training.Recipe, batch: training.Batch) -> float:
-    """The same for a GPU, which must be waited for: a step returns once it is queued."""
-    optimizer, tally = training.make_optimizer(recipe, model), training.Tally.on(batch[0].device)
-    start, steps = 0.0, 20
-    for each in range(5 + steps):
-        if each == 5:  # warm
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-        training.train_step(model, optimizer, batch, recipe.precision, tally)
-    torch.cuda.synchronize()
-    return (time.perf_counter() - start) / steps
+    where = "this CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    return training.seconds_per_step(model, train.recipe_of(card), batch), where

@@ -1,0 +1,57 @@
+"""Runs side by side in one process: they take turns at every step, each on a GPU stream of its own."""
+
+import sys
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from lib.errors import StageError, Stopped
+
+AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
+
+
+def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
+    """Go through all runs, by name, a step of each at a time, as many at once as a GPU's memory holds.
+
+    One that fails does so alone: it is named, and the others go on. Raises StageError at the end if any did, and
+    Stopped at once if the process is to stop.
+    """
+    waiting, active = list(runs), dict[str, torch.cuda.Stream | None]()
+    failed: dict[str, StageError] = {}
+    largest = 0  # bytes of GPU memory that a run took
+    while waiting or active:
+        free = free_bytes()
+        # The next may be twice as large as those before.
+        starts = bool(waiting) and len(active) < AT_ONCE and (not active or free >= 2 * largest)
+        if starts:
+            active[waiting.pop(0)] = torch.cuda.Stream() if torch.cuda.is_available() else None
+        for name in [list(active)[-1]] if starts else list(active):
+            try:
+                with torch.cuda.stream(active[name]):  # None changes nothing
+                    next(runs[name])
+            except StopIteration:
+                del active[name]
+            except Stopped:
+                raise
+            except StageError as error:
+                del active[name]
+                failed[name] = error
+        if starts:
+            largest = max(largest, free - free_bytes())
+    _raise_failures(failed, len(runs))
+
+
+def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
+    if len(failed) == of == 1:
+        raise next(iter(failed.values()))
+    for name, error in failed.items():
+        print(f"train: {name}: {error}", file=sys.stderr, flush=True)
+    if failed:
+        summary = StageError(f"{len(failed)} of {of} runs failed, the others are done: {', '.join(failed)}")
+        summary.status = max(error.status for error in failed.values())
+        raise summary
+
+
+def free_bytes() -> int:
+    """What the GPU has left, or 0 where there is none."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0

@@ -1,0 +1,103 @@
+"""What only a GPU can show: the recorded step is the plain one, and a run beside others is the run alone.
+
+Run by `pytest -m gpu` on a machine with one; each run is a process, as a user starts it.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.card import RunCard
+from lib.metrics import EpochRecord, read_metrics
+from lib.recorded import SWITCH
+from tests.making import IC_CARD
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+]
+ROOT = Path(__file__).parents[1]
+CARD = dataclasses.replace(IC_CARD, device="cuda", train_images=72, epochs=3)  # 4 batches of 16 and one of 8
+CARDS = [
+    dataclasses.replace(CARD, ordering=ordering, block=block, dropout_p=None if ordering == "baseline" else 0.05)
+    for ordering in ("baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic")
+    for block in ("basic", "bottleneck")
+]
+
+
+def train(*cards: RunCard, record: bool = True) -> dict[str, bytes]:
+    """Train cards anew, side by side; what they wrote."""
+    for folder in ("checkpoints", "metrics", "models"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return go_on(*cards, record=record)
+
+
+def go_on(*cards: RunCard, record: bool = True) -> dict[str, bytes]:
+    paths = [Path("plan", f"{card.name}.json") for card in cards]
+    for card, path in zip(cards, paths, strict=True):
+        card.write(path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), SWITCH: str(int(record))}
+    command = [sys.executable, "-m", "stages.train", *map(str, paths)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "recording a step failed" not in result.stderr
+    return {str(path): path.read_bytes() for path in [*Path("metrics").iterdir(), *Path("models").iterdir()]}
+
+
+def history(card: RunCard) -> tuple[EpochRecord, ...]:
+    return read_metrics(Path("metrics", f"{card.name}.json")).history
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: f"{card.ordering} {card.block}")
+def test_a_recorded_step_is_the_plain_step_to_the_bit(card: RunCard, precision: str, workplace: Path) -> None:
+    card = dataclasses.replace(card, precision=precision)
+    assert train(card) == train(card, record=False)
+
+
+@pytest.mark.parametrize("change", [{"optimizer": "sgd", "momentum": 0.9}, {"weight_decay": 0.1}], ids=str)
+def test_so_it_is_with_other_recipes_and_a_rate_that_drops(change: dict[str, object], workplace: Path) -> None:
+    rate = {"learning_rate_rule": "steps", "learning_rate_steps": (1, 2), "learning_rate_factor": 0.1}
+    card = dataclasses.replace(CARD, **rate, **change)
+    assert train(card) == train(card, record=False)
+
+
+def test_a_run_beside_others_is_the_run_alone(workplace: Path) -> None:
+    cards = [dataclasses.replace(card, network=f"net{number}") for number, card in enumerate(CARDS)]
+    together = train(*cards)
+    alone: dict[str, bytes] = {}
+    for card in cards:
+        alone |= train(card)
+    assert together == alone
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["recorded", "plain"])
+def test_a_resumed_run_is_the_uninterrupted_one(record: bool, workplace: Path) -> None:
+    straight = train(CARD, record=record)
+    train(dataclasses.replace(CARD, epochs=1), record=record)
+    assert go_on(CARD, record=record) == straight
+
+
+def test_a_gpu_learns_what_a_cpu_learns(workplace: Path) -> None:
+    """Their dropout draws differ, so without it; sums are rounded in another order."""
+    card = dataclasses.replace(CARD, ordering="baseline", dropout_p=None)
+    train(card)
+    there = history(card)
+    train(dataclasses.replace(card, device="cpu"))
+    for one, other in zip(there, history(card), strict=True):
+        assert one.train_loss == pytest.approx(other.train_loss, rel=2e-3)
+
+
+def test_bfloat16_stays_near_float32(workplace: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        card = dataclasses.replace(CARD, precision=precision)
+        train(card)
+        losses.append([record.train_loss for record in history(card)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -1,0 +1,132 @@
+"""tools/study.py as a process, with the processes it starts: all runs side by side, each as if it were alone."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lib.card import RunCard
+from lib.files import canonical_json, write_whole
+from lib.metrics import read_metrics
+from tests.making import CARD, IC_CARD
+
+pytestmark = pytest.mark.slow  # every run is a process that imports torch
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENDLESS = dataclasses.replace(CARD, epochs=100_000)
+
+
+def planned(*cards: RunCard) -> None:
+    for card in cards:
+        card.write(Path("plan", f"{card.name}.json"))
+    write_whole(Path("plan", "study.json"), canonical_json({"runs": [card.name for card in cards]}))
+
+
+def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(start, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def outputs() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for folder in ("metrics", "models") for path in Path(folder).iterdir()}
+
+
+def wait_until(condition: object, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.05)
+
+
+def trainings(workplace: Path) -> list[int]:
+    """The processes that train in this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"stages.train" in (process / "cmdline").read_bytes() and (process / "cwd").resolve() == workplace:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def endless_study(workplace: Path) -> Iterator[subprocess.Popen[str]]:
+    """A study that is under way and would not end."""
+    planned(ENDLESS)
+    study = subprocess.Popen(
+        [sys.executable, "-m", "tools.study"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: list(Path("checkpoints").glob("*/epoch-*.ckpt")))
+    yield study
+    for process in [study.pid, *trainings(workplace)]:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    study.communicate()
+
+
+def test_all_runs_are_trained_as_each_would_be_alone_and_then_there_is_nothing_left(workplace: Path) -> None:
+    cards = [CARD, IC_CARD, dataclasses.replace(IC_CARD, seed=4)]
+    planned(*cards)
+    study = command("tools.study")
+    assert (study.returncode, study.stderr) == (0, "")
+    *epochs, last = study.stdout.splitlines()
+    assert last.startswith("study: all 3 runs are trained")
+    for card in cards:
+        assert any(line.startswith(f"{card.name}  epoch 2/2") for line in epochs)
+    assert epochs[-1].endswith("3 of 3 runs done, 0 s left for all")
+    side_by_side = outputs()
+    for folder in ("checkpoints", "metrics", "models"):
+        shutil.rmtree(folder)
+    for card in cards:
+        assert command("stages.train", f"plan/{card.name}.json").returncode == 0
+    assert side_by_side == outputs()
+    again = command("tools.study")
+    assert (again.returncode, again.stdout.splitlines()[:-1]) == (0, [])
+
+
+def test_a_run_that_fails_does_so_alone_and_is_named(workplace: Path) -> None:
+    bad = dataclasses.replace(CARD, network="bad", learning_rate=1e30)
+    planned(bad, CARD)
+    study = command("tools.study")
+    assert study.returncode == 2
+    assert f"study: not trained: {bad.name}; the others are." in study.stderr
+    assert "learning_rate" in study.stderr  # the run's own line
+    assert read_metrics(Path("metrics", f"{CARD.name}.json")).finished
+
+
+def test_a_signal_stops_all_and_the_same_command_goes_on(endless_study: subprocess.Popen[str], workplace: Path) -> None:
+    endless_study.terminate()
+    assert endless_study.wait(60) == 143
+    assert trainings(workplace) == []
+    done = max(int(path.stem[6:]) for path in Path("checkpoints").glob("*/epoch-*.ckpt"))
+    planned(dataclasses.replace(ENDLESS, epochs=done + 2))
+    assert command("tools.study").returncode == 0
+    assert f"goes on with {done + 1}" in Path("checkpoints", "study.log").read_text()
+
+
+def test_where_it_is_killed_its_trainings_end_with_it(endless_study: subprocess.Popen[str], workplace: Path) -> None:
+    assert trainings(workplace)
+    endless_study.kill()
+    wait_until(lambda: trainings(workplace) == [])
+
+
+def test_without_a_plan_it_says_what_makes_one(workplace: Path) -> None:
+    study = command("tools.study")
+    assert study.returncode == 2
+    assert study.stderr.startswith("study: plan/study.json is not there")
+    assert study.stderr.count("\n") == 1

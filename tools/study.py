@@ -1,0 +1,155 @@
+"""Train all runs of plan/ that are not finished yet, as many at once as this machine takes. Needs no DVC.
+
+On a GPU one process takes them all, side by side. On a CPU every core takes one run at a time, on one thread: cores
+that share a run wait for each other at every operation. Each run is an ordinary `python -m stages.train`, with its own
+lock, checkpoints and metrics: stop and start this as you like. What is trained, `dvc repro` then collects in seconds.
+Exit status: 0 all runs finished, 130 or 143 stopped by a signal, else that of a run that failed (each is named).
+"""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lib import cifar10
+from lib.card import RunCard, read_cards
+from lib.checkpoint import Checkpoints
+from lib.errors import BadInput, StageError, errors_exit
+from lib.metrics import read_metrics
+from lib.progress import duration
+from lib.resnet import depth
+from lib.stopping import ENDS_WITH_PARENT, Stop
+from stages.train import checkpoints_of
+
+LOG = Path("checkpoints", "study.log")
+BYTES_A_RUN = 3e9  # of memory, at the paper's scale (batch 64, 164 layers), with room to spare
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m tools.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    stop = Stop()
+    with errors_exit("study"):
+        stop.listen()
+        data = cifar10.digest(cifar10.verified_files(Path("data/cifar10"))[1])
+        runs = [Run(card, checkpoints_of(card, data)) for card in read_cards(Path("plan"))]
+        failed = train([run for run in runs if not run.finished], Display(runs), stop)
+        if failed:
+            error = StageError(f"not trained: {', '.join(failed)}; the others are. Each said why above; see also {LOG}")
+            error.status = max(failed.values())
+            raise error
+        print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
+
+
+class Run:
+    """A run of the study and how far it is, as its checkpoints tell."""
+
+    def __init__(self, card: RunCard, checkpoints: Checkpoints) -> None:
+        self.card, self.checkpoints = card, checkpoints
+        self.layers = depth(card.block, card.blocks_per_stage)  # an epoch's time goes about with it
+        self.epoch = 0
+        self.look()
+
+    def look(self) -> bool:
+        """Whether it got further since the last look."""
+        before, self.epoch = self.epoch, max(self.checkpoints.epochs(self.card.epochs), default=0)
+        return self.epoch > before
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch == self.card.epochs
+
+    def accuracy(self) -> str:
+        """The test accuracy of its last epoch, if its metrics tell by now: they are written after the checkpoint."""
+        with contextlib.suppress(BadInput, IndexError):
+            history = read_metrics(Path("metrics", f"{self.card.name}.json")).history
+            return f"  test accuracy {history[self.epoch - 1].test_accuracy:7.2%}"
+        return ""
+
+
+class Display:
+    """A line for each epoch of any run, and on a terminal a bar of the whole study."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self.start, self.before = time.monotonic(), self.done()
+        self.total = sum(run.layers * run.card.epochs for run in runs)
+        self.bar = tqdm(
+            total=self.total, initial=self.before, bar_format="{desc} |{bar:20}| {percentage:3.0f}%", disable=None
+        )
+
+    def done(self) -> int:
+        return sum(run.layers * run.epoch for run in self.runs)
+
+    def look(self) -> None:
+        """Show what is new."""
+        for run in self.runs:
+            if run.look():
+                self.bar.set_description_str(self.summary(), refresh=False)
+                tqdm.write(f"{run.card.name}  epoch {run.epoch}/{run.card.epochs}{run.accuracy()}  {self.summary()}")
+        self.bar.update(self.done() - self.bar.n)
+
+    def summary(self) -> str:
+        """How far all runs are, and how long the rest will take at the pace since this began."""
+        fresh = self.done() - self.before
+        left = (time.monotonic() - self.start) * (self.total - self.done()) / fresh if fresh else None
+        finished = sum(run.finished for run in self.runs)
+        return f"{finished} of {len(self.runs)} runs done" + (
+            f", {duration(left)} left for all" if left is not None else ""
+        )
+
+
+def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
+    """Train the runs; the exit status of each that failed, by its name. Raises Stopped once all have come to an end."""
+    waiting, failed = commands(runs), dict[str, int]()
+    active: dict[str, subprocess.Popen[bytes]] = {}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", ENDS_WITH_PARENT: "1"}
+    LOG.parent.mkdir(exist_ok=True)
+    try:
+        with LOG.open("ab") as log:
+            while waiting or active:
+                while waiting and len(active) < at_once():
+                    name, cards = waiting.pop(0)
+                    command = [sys.executable, "-m", "stages.train", *cards]
+                    active[name] = subprocess.Popen(command, env=environment, stdout=log)
+                time.sleep(0.5)
+                stop.check()
+                display.look()
+                for name in [name for name, process in active.items() if process.poll() is not None]:
+                    if status := active.pop(name).returncode:
+                        failed[name] = 128 - status if status < 0 else status
+    finally:
+        for process in active.values():
+            process.terminate()
+        for process in active.values():
+            process.wait()
+        display.bar.close()
+    return failed
+
+
+def commands(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The processes to start: a name and the cards of each."""
+    cards = {run.card.name: f"plan/{run.card.name}.json" for run in runs}
+    if torch.cuda.is_available():
+        return [("the runs on the GPU", list(cards.values()))] if cards else []
+    return [(name, [card]) for name, card in cards.items()]
+
+
+def at_once() -> int:
+    """How many processes this machine takes: a GPU one, which has its runs side by side; a CPU one for each core."""
+    if torch.cuda.is_available():
+        return 1
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(os.cpu_count() or 1, int(memory / BYTES_A_RUN)))
+
+
+if __name__ == "__main__":
+    main()
