@@ -1,0 +1,117 @@
+"""Measure how fast the engine trains here, beside plain PyTorch -> benchmarks/records/<device>.json.
+
+For each network the contenders train in turns, block by block, each in processes of its own; the record is written
+after every network. Then `python -m benchmarks.table` puts the figures into the README.
+Let nothing else run meanwhile: the record tells the load.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from benchmarks import ceilings, machine, race
+from benchmarks.contenders import DEPTHS, ORDERINGS, SIZES, Contender, Network, competitors, scaled
+from benchmarks.data import source
+from benchmarks.record import FOLDER, Ceilings, Race, Record
+from benchmarks.table import tables
+from lib.device import pick_device
+from lib.errors import BadInput, errors_exit
+
+SCALE_WEIGHT = 0.4  # of the time a race takes
+BUSY = 0.5  # processes that want a core before the benchmark's own do
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A race to be held."""
+
+    network: Network
+    contenders: list[Contender]
+    is_scale: bool
+
+    @property
+    def weight(self) -> float:
+        return SCALE_WEIGHT if self.is_scale else 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES), help="all, if left out")
+    parser.add_argument("--minutes", type=float, default=12, help="about how long it may take (default: 12)")
+    parser.add_argument("--quick", action="store_true", help="a trial on the smallest network; nothing is recorded")
+    options = parser.parse_args()
+    with errors_exit("benchmarks"):
+        device = pick_device("auto")
+        jobs = trial(device) if options.quick else study(options.networks, device)
+        measure(jobs, device, minutes=0 if options.quick else options.minutes, quick=options.quick)
+
+
+def study(networks: Sequence[str], device: torch.device) -> list[Job]:
+    """Every network in two orderings; then the scale curve."""
+    races = [Network(*SIZES[name], ordering) for name in networks for ordering in ORDERINGS]
+    curve = [Network("basic", blocks, ORDERINGS[0]) for blocks in DEPTHS]
+    return [Job(each, competitors(device), False) for each in races] + [
+        Job(each, scaled(device), True) for each in curve
+    ]
+
+
+def trial(device: torch.device) -> list[Job]:
+    network = Network("basic", 1, ORDERINGS[0])
+    return [Job(network, competitors(device), False), Job(network, scaled(device), True)]
+
+
+def measure(jobs: Sequence[Job], device: torch.device, *, minutes: float, quick: bool) -> None:
+    """Hold the races, each with its share of the time that is left, and record them one by one."""
+    end = time.monotonic() + 60 * minutes
+    if (load := machine.load()) > BUSY:
+        print(f"benchmarks: busy here (load {load}): that slows loops of several threads most", file=sys.stderr)
+    name = machine.device_name(device)
+    path = FOLDER / f"{machine.slug(name)}.json"
+    record = Record(name, elsewhere(functools.partial(ceilings.measured, device)), (), ())
+    if path.exists() and not quick:  # races over other networks stay, each with its own commit and load
+        older = Record.read(path)
+        record = record.with_races(older.races, older.scale)
+    with source(quick) as images:
+        for index, job in enumerate(jobs):
+            left = end - time.monotonic()
+            if left <= 0 and not quick:
+                raise BadInput(f"the time is over, {len(jobs) - index} races were not held: give more --minutes")
+            share = left * job.weight / sum(each.weight for each in jobs[index:])
+            held = race.run(
+                job.network,
+                job.contenders,
+                images,
+                device,
+                record.ceilings,
+                repeats=2 if quick else 5,
+                seconds=share,
+            )
+            record = record.with_races([], [held]) if job.is_scale else record.with_races([held], [])
+            if not quick:
+                record.write(path)
+            print(f"{held.network} {held.ordering}: {summary(held)}", flush=True)
+    print(tables([record]))
+
+
+def summary(held: Race) -> str:
+    rates = (f"{each.contender} {each.images_per_second.median:,.0f}" for each in held.results)
+    return "; ".join(rates) + " images per second"
+
+
+def elsewhere(do: Callable[[], Ceilings]) -> Ceilings:
+    """The result of a process of its own: its memory is not held here, nor is a GPU."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(do).result()
+
+
+if __name__ == "__main__":
+    main()

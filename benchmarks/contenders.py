@@ -1,0 +1,90 @@
+"""Who competes, over which network."""
+
+import dataclasses
+
+import torch
+
+from lib.resnet import depth
+from tools import study
+
+BATCH_SIZE = 64
+DROPOUT_P = 0.05
+RUNS_ON_A_GPU = (1, 2, 4, 8)  # side by side in one process
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One of lib.resnet's networks, in one ordering."""
+
+    block: str
+    blocks_per_stage: int
+    ordering: str
+
+    @property
+    def name(self) -> str:
+        family = "resnet" if self.block == "basic" else "resnetb"
+        return f"{family}{depth(self.block, self.blocks_per_stage)}"
+
+
+SIZES = {  # the study's, as params.yaml has them
+    "resnet110": ("basic", 18),
+    "resnet164": ("basic", 27),
+    "resnetb110": ("bottleneck", 12),
+    "resnetb164": ("bottleneck", 18),
+}
+ORDERINGS = ("conv_relu_ic", "baseline")
+DEPTHS = (3, 9, 18, 27)  # blocks per stage of the scale curve's networks: 20 to 164 layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A way to train, and how many at once."""
+
+    name: str
+    loop: str  # "plain" and "tuned" are reference.py's, "engine" is ours
+    precision: str
+    processes: int = 1
+    threads: int | None = None  # of each process; None: PyTorch's default
+    runs: int = 1  # in each process
+    recorded: bool = False  # whether steps on a GPU are
+
+    @property
+    def side_by_side(self) -> int:
+        """How many trainings go on at the same time."""
+        return self.processes * self.runs
+
+
+PLAIN = Contender("plain loop", "plain", "float32")
+
+
+def competitors(device: torch.device) -> list[Contender]:
+    """Those of a race: the plain loop, the best that plain PyTorch comes to, and the engine as it trains a study."""
+    if device.type == "cuda":
+        return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
+    cores = study.at_once()
+    return [
+        PLAIN,
+        Contender("tuned loop", "tuned", "bfloat16", cores, 1),
+        Contender("ours, float32", "engine", "float32", cores, 1),
+        Contender("ours, bfloat16", "engine", "bfloat16", cores, 1),
+    ]
+
+
+def scaled(device: torch.device) -> list[Contender]:
+    """Those of a scale curve: the engine with one run, and with as many as the machine takes."""
+    if device.type == "cuda":
+        return _on_a_gpu((1, RUNS_ON_A_GPU[-1]))[1:]
+    counts = dict.fromkeys((1, study.at_once()))
+    return [Contender(f"ours, bfloat16, {_runs(count)}", "engine", "bfloat16", count, 1) for count in counts]
+
+
+def _on_a_gpu(counts: tuple[int, ...]) -> list[Contender]:
+    recorded = [
+        Contender(f"ours, recorded, {_runs(count)}", "engine", "bfloat16", runs=count, recorded=True)
+        for count in counts
+    ]
+    return [Contender("ours, not recorded", "engine", "bfloat16"), *recorded]
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count > 1)}"

@@ -1,0 +1,63 @@
+"""Which machine this is, what runs on it, and how busy it is otherwise."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+import torchvision
+
+from benchmarks.record import Circumstances
+
+
+def device_name(device: torch.device) -> str:
+    """As "2 cores, AMD EPYC, AVX512", or the GPU's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cores = os.cpu_count()
+    return f"CPU, {cores} cores, {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor() -> str:
+    if (info := Path("/proc/cpuinfo")).exists() and (model := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        return re.sub(r"\((R|TM)\)|\bProcessor\b|\bCPU @.*", "", model[1]).strip()
+    return platform.processor() or platform.machine()
+
+
+def slug(name: str) -> str:
+    """A device's name as a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def circumstances(dataset: str) -> Circumstances:
+    return Circumstances(
+        dataset=dataset,
+        commit=_commit(),
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        torchvision=str(torchvision.__version__),
+        load_before=load(),
+        load_after=None,
+    )
+
+
+def load() -> float:
+    """Processes that wanted a core, on average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def _commit() -> str:
+    """The commit's hash and date, "modified" where the code is not the commit's."""
+    try:
+        found = _git("log", "-1", "--format=%h of %cs")
+        return found + " modified" * bool(
+            _git("status", "--porcelain", "--", "lib", "stages", "tools", "benchmarks/*.py")
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,166 @@
+"""A race: the contenders take turns on the same machine, block by block, so that its moods meet them all alike."""
+
+import contextlib
+import dataclasses
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from benchmarks import machine
+from benchmarks.ceilings import PASSES, work
+from benchmarks.contenders import BATCH_SIZE, Contender, Network
+from benchmarks.data import TEST_IMAGES, TRAIN_IMAGES, Source
+from benchmarks.record import Ceilings, Race, Result, Spread, Work
+from benchmarks.stopwatch import PARTS
+from benchmarks.worker import Block, Team
+from lib.errors import StageError
+
+BYTES = {"float32": 4, "bfloat16": 2}  # of a number
+LEAST_REPEATS = 3  # however long they take
+STEPS_PER_EPOCH = -(-TRAIN_IMAGES // BATCH_SIZE)
+
+
+class Entrant:
+    """A contender on the track, and what was measured of it."""
+
+    def __init__(self, team: Team) -> None:
+        self.team, self.contender = team, team.contender
+        self.steps = 1  # in a block
+        self.rates: list[float] = []  # images per second, by block
+        self.watched: list[Block] = []
+        self.evaluated = 0.0  # images per second
+
+    def get_ready(self) -> None:
+        """Wait until every process has its network and its data."""
+        self.threads: int = self.team.ask("threads")[0]
+
+    def warm_up(self) -> None:
+        """Take the first steps, and the time of the one after them."""
+        first = self.team.ask("train", 2, True)
+        self.epoch_start = max(block.parts["data"][0] for block in first)
+        self.step_seconds = max(block.seconds for block in self.team.ask("train", 1, False))
+
+    def block(self, watched: bool) -> None:
+        blocks = self.team.ask("train", self.steps, watched)
+        self.rates.append(rate(blocks))
+        if watched:
+            self.watched += blocks
+
+    def look_inside(self) -> None:
+        """A watched block that does not count: on a GPU watching makes a step slower."""
+        self.watched += self.team.ask("train", min(self.steps, 20), True)
+
+    def evaluate(self) -> None:
+        self.team.ask("evaluate", 1)
+        self.evaluated = rate(self.team.ask("evaluate", 2 * self.steps + 2))
+
+
+def rate(blocks: Sequence[Block]) -> float:
+    """Images per second of processes that worked at the same time."""
+    return sum(block.images / block.seconds for block in blocks)
+
+
+def run(
+    network: Network,
+    contenders: Sequence[Contender],
+    source: Source,
+    device: torch.device,
+    ceilings: Ceilings,
+    *,
+    repeats: int,
+    seconds: float,
+) -> Race:
+    """A race of up to so many blocks of each contender, in about so many seconds.
+
+    Contenders that fail are left out, and named.
+    """
+    end = time.monotonic() + seconds
+    before = machine.circumstances(source.dataset)
+    with contextlib.ExitStack() as stack:
+        entrants = [Entrant(Team(contender, network, source, device, stack)) for contender in contenders]
+        entrants = able(able(entrants, Entrant.get_ready), Entrant.warm_up)
+        block_seconds = (end - time.monotonic()) / (repeats + 1) / len(entrants)  # one more for evaluation
+        for entrant in entrants:
+            entrant.steps = max(1, round(block_seconds / entrant.step_seconds))
+        on_cpu = device.type == "cpu"
+        for repeat in range(repeats):
+            if repeat >= LEAST_REPEATS and time.monotonic() > end:
+                break
+            for entrant in entrants if repeat % 2 == 0 else reversed(entrants):  # a drift favours none
+                entrant.block(watched=on_cpu)
+        for entrant in entrants:
+            if not on_cpu and not entrant.contender.recorded:
+                entrant.look_inside()
+            entrant.evaluate()
+        needed = work(network)
+        results = tuple(result(entrant, entrants[:place], needed, ceilings) for place, entrant in enumerate(entrants))
+    circumstances = dataclasses.replace(before, load_after=machine.load())
+    return Race(network.name, network.ordering, needed, circumstances, results)
+
+
+def able(entrants: Sequence[Entrant], do: Callable[[Entrant], None]) -> list[Entrant]:
+    """Those that do it. The others are named and left out: on a GPU one may find no memory, or fail to record."""
+    found = []
+    for entrant in entrants:
+        try:
+            do(entrant)
+            found.append(entrant)
+        except StageError as error:
+            print(f"benchmarks: {error}; the others go on", file=sys.stderr, flush=True)
+    if not found:
+        raise StageError("no contender could train here")
+    return found
+
+
+def result(entrant: Entrant, before: Sequence[Entrant], needed: Work, ceilings: Ceilings) -> Result:
+    """What the measurements of an entrant come to; it is compared with the reference loops before it."""
+    contender = entrant.contender
+    images_per_second = Spread.of(entrant.rates)
+    references = [other for other in before if other.contender.loop != "engine"]
+    epoch = TRAIN_IMAGES * contender.side_by_side / images_per_second.median
+    evaluation = TEST_IMAGES * contender.side_by_side / entrant.evaluated
+    parts = parts_of_a_step(entrant.watched)
+    data = parts["data"] + entrant.epoch_start / STEPS_PER_EPOCH if parts else None
+    bytes_per_image = PASSES * needed.convolution_outputs_per_image * BYTES[contender.precision]
+    return Result(
+        contender=contender.name,
+        precision=contender.precision,
+        processes=contender.processes,
+        threads=entrant.threads,
+        runs=contender.runs,
+        steps_per_block=entrant.steps,
+        images_per_second=images_per_second,
+        times_faster={other.contender.name: Spread.of(ratios(entrant.rates, other.rates)) for other in references},
+        seconds_per_step={part: round(seconds, 6) for part, seconds in parts.items()} if parts else None,
+        data_share=round(data / sum(parts.values()), 5) if parts and data is not None else None,
+        evaluated_per_second=round(entrant.evaluated, 2),
+        epoch_seconds=round(epoch + evaluation, 2),
+        evaluation_share=round(evaluation / (epoch + evaluation), 5),
+        peak_bytes=sum(entrant.team.ask("peak_bytes")),
+        compute_share=share(
+            images_per_second.median * needed.flop_per_image, ceilings.flop_per_second[contender.precision]
+        ),
+        memory_share=share(images_per_second.median * bytes_per_image, ceilings.copied_bytes_per_second),
+    )
+
+
+def share(reached: float, ceiling: float) -> float:
+    return round(reached / ceiling, 4)
+
+
+def ratios(rates: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Block by block: each with the other's block of the same repeat."""
+    return [ours / theirs for ours, theirs in zip(rates, others, strict=True)]
+
+
+def parts_of_a_step(watched: Sequence[Block]) -> dict[str, float]:
+    """Median seconds of each part of a step of one training; "other" is what is left of the blocks' time."""
+    if not watched:
+        return {}
+    times = {part: [seconds for block in watched for seconds in block.parts[part]] for part in PARTS}
+    parts = {part: statistics.median(each) for part, each in times.items()}
+    whole = statistics.median(block.seconds / len(block.parts["forward"]) for block in watched)
+    return parts | {"other": max(0.0, whole - sum(parts.values()))}

@@ -1,0 +1,146 @@
+"""benchmarks/records/*.json -> the tables in README.md, between two comments."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.record import FOLDER, Race, Record, Result, Spread
+from lib.errors import BadInput, errors_exit
+from lib.files import write_whole
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks.table` -->", "<!-- benchmarks: end -->"
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
+    with errors_exit("benchmarks"):
+        write_whole(README, filled(README.read_text(encoding="utf-8"), tables(records(FOLDER))).encode())
+
+
+def records(folder: Path) -> list[Record]:
+    return [Record.read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def filled(text: str, content: str) -> str:
+    """The text with the content between the two comments. Raises BadInput if they are not there."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise BadInput(f"README.md has no place for the tables: put {BEGIN} and {END} where they belong")
+    return f"{before}{BEGIN}\n{content}{END}{after}"
+
+
+def tables(all_records: Iterable[Record]) -> str:
+    """The tables of all devices, in Markdown."""
+    return "\n".join(device_tables(record) for record in all_records)
+
+
+def device_tables(record: Record) -> str:
+    parts = [f"**{record.device}**{conditions([*record.races, *record.scale])}", ceilings(record)]
+    if record.races:
+        parts += [speeds(record.races), times(record.races)]
+    if record.scale:
+        parts.append(curve(record.scale))
+    return "\n\n".join(parts) + "\n"
+
+
+def conditions(races: Sequence[Race]) -> str:
+    """What the times were measured under."""
+    if not races:
+        return ""
+    all_of = [race.circumstances for race in races]
+    loads = [load for each in all_of for load in (each.load_before, each.load_after) if load is not None]
+    versions = dict.fromkeys(f"PyTorch {each.torch}, {each.dataset}, commit {each.commit}" for each in all_of)
+    return f": {'; '.join(versions)}; load {min(loads)} to {max(loads)}"
+
+
+def ceilings(record: Record) -> str:
+    products = (f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in record.ceilings.flop_per_second.items())
+    copied = record.ceilings.copied_bytes_per_second / 1e9
+    return f"Ceilings measured there: matrix products {', '.join(products)}; copying {copied:,.0f} GB/s."
+
+
+def speeds(races: Sequence[Race]) -> str:
+    """Training images per second of each contender, and what the last comes to."""
+    contenders = names(result.contender for race in races for result in race.results)
+    ways = {result.contender: way(result) for race in races for result in race.results}
+    references = names(name for race in races for result in race.results for name in result.times_faster)
+    rows = []
+    for race in races:
+        of = {result.contender: result for result in race.results}
+        rates = [spread(of[name].images_per_second) if name in of else "–" for name in contenders]
+        last = of.get(contenders[-1])
+        faster = last.times_faster if last else {}
+        ratios = [spread(faster[name]) if name in faster else "–" for name in references]
+        rows.append([race.network, race.ordering, *rates, *ratios, f"{last.roofline_share:.0%}" if last else "–"])
+    header = ["network", "ordering", *(f"{name}, {ways[name]}" for name in contenders)]
+    against = [f"{contenders[-1]} / {name}" for name in references]
+    return table([*header, *against, f"{contenders[-1]}: of roofline"], rows)
+
+
+def names(all_of: Iterable[str]) -> list[str]:
+    """Each once, in the order of appearance."""
+    return list(dict.fromkeys(all_of))
+
+
+def times(races: Sequence[Race]) -> str:
+    """Where a step's time goes, what an epoch takes, and how much memory."""
+    parts = ["forward", "backward", "optimizer", "data", "other"]
+    rows = [
+        [
+            race.network,
+            race.ordering,
+            result.contender,
+            *(f"{result.seconds_per_step[part] * 1e3:,.1f}" if result.seconds_per_step else "–" for part in parts),
+            f"{result.data_share:.2%}" if result.data_share is not None else "–",
+            f"{result.epoch_seconds:,.0f} s",
+            f"{result.evaluation_share:.1%}",
+            f"{result.peak_bytes / 1e9:.2f} GB",
+        ]
+        for race in races
+        for result in race.results
+    ]
+    return table(
+        ["network", "ordering", "who", *(f"{part}, ms" for part in parts), "data", "epoch", "evaluation", "memory"],
+        rows,
+    )
+
+
+def curve(races: Sequence[Race]) -> str:
+    """Time and memory against depth and the number of runs side by side."""
+    rows = [
+        [
+            race.network,
+            str(result.side_by_side),
+            f"{result.epoch_seconds:,.0f} s",
+            f"{result.epoch_seconds / result.side_by_side:,.0f} s",
+            f"{result.peak_bytes / 1e9:.2f} GB",
+        ]
+        for race in races
+        for result in race.results
+    ]
+    return table(["network", "runs side by side", "an epoch of all", "per run", "memory"], rows)
+
+
+def way(result: Result) -> str:
+    """How many processes and threads a contender has."""
+    return f"{result.processes} x {result.threads} thread{'s' * (result.threads > 1)}"
+
+
+def spread(of: Spread) -> str:
+    """The median, the least and the most; three digits are more than the noise leaves."""
+    return f"{digits(of.median)} ({digits(of.least)}–{digits(of.most)})"
+
+
+def digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""A process of a contender: started once, it trains a block of steps whenever it is told to by a pipe."""
+
+import contextlib
+import dataclasses
+import itertools
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections import defaultdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Contender, Network
+from benchmarks.data import Source
+from benchmarks.engine import Engine
+from benchmarks.reference import PlainLoop, TunedLoop
+from benchmarks.stopwatch import wait_for_device
+from lib import cifar10, recorded
+from lib.device import make_deterministic, pick_device
+from lib.errors import StageError
+from lib.resnet import ResNet
+from lib.turns import in_turns
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """What a process did when told to: so many images in so many seconds, and the parts of each step if watched."""
+
+    images: int
+    seconds: float
+    parts: dict[str, list[float]]
+
+
+class Trainer:
+    """The trainings of one process."""
+
+    def __init__(self, contender: Contender, network: Network, source: Source, device: torch.device) -> None:
+        data = cifar10.load(source.folder, "auto", source.train_images, source.test_images)
+        models = [self._model(network, seed) for seed in range(contender.runs)]
+        self.loops: list[Engine | PlainLoop]
+        if contender.loop == "engine":
+            make_deterministic()
+            served = cifar10.served(data, BATCH_SIZE, device)
+            self.loops = [Engine(model, contender.precision, served, device) for model in models]
+        else:
+            loop = PlainLoop if contender.loop == "plain" else TunedLoop
+            self.loops = [loop(model, source.folder, data, device) for model in models]
+        self.steps = [loop.steps() for loop in self.loops]
+
+    @staticmethod
+    def _model(network: Network, seed: int) -> ResNet:
+        torch.manual_seed(seed)
+        return ResNet(network.block, network.blocks_per_stage, network.ordering, dropout_p=DROPOUT_P)
+
+    def train(self, steps: int, watched: bool) -> Block:
+        """So many steps of each run, in turns as the engine takes them."""
+        for loop in self.loops:
+            loop.watch.on = watched
+        before, start = self._images(), time.perf_counter()
+        in_turns({str(index): itertools.islice(each, steps) for index, each in enumerate(self.steps)})
+        wait_for_device()
+        seconds = time.perf_counter() - start
+        parts: dict[str, list[float]] = defaultdict(list)
+        for loop in self.loops:
+            for part, times in loop.watch.taken().items():
+                parts[part] += times
+        return Block(self._images() - before, seconds, dict(parts))
+
+    def _images(self) -> int:
+        return sum(loop.images for loop in self.loops)
+
+    def evaluate(self, batches: int) -> Block:
+        """So many batches of the test set for each run, one run after the other."""
+        for loop in self.loops:
+            loop.watch.on = False
+        start = time.perf_counter()
+        images = sum(loop.evaluate(batches) for loop in self.loops)
+        wait_for_device()
+        return Block(images, time.perf_counter() - start, {})
+
+    def peak_bytes(self) -> int:
+        """The most memory that was taken: on a GPU by tensors, else by the whole process."""
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+        # Linux hands down the high-water mark of the process that started this one, which holds no data: never higher.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+
+def serve(connection: Connection, contender: Contender, network: Network, source: Source, wanted: str) -> None:
+    """Do what is asked for by (method of Trainer, arguments) until the other end closes."""
+    if contender.threads:
+        torch.set_num_threads(contender.threads)
+    os.environ[recorded.SWITCH] = str(int(contender.recorded))
+    trainer = Trainer(contender, network, source, pick_device(wanted))
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        connection.send(getattr(trainer, method)(*arguments))
+
+
+class Team:
+    """A contender's processes, which do the same at the same time. They end with the stack."""
+
+    def __init__(
+        self,
+        contender: Contender,
+        network: Network,
+        source: Source,
+        device: torch.device,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.contender = contender
+        spawn = multiprocessing.get_context("spawn")
+        self.connections: list[Connection] = []
+        for _ in range(contender.processes):
+            ours, theirs = spawn.Pipe()
+            arguments = (theirs, contender, network, source, device.type)
+            # A daemon may have no children, and a DataLoader's workers are some; it ends as its connection closes.
+            process = spawn.Process(target=serve, args=arguments)
+            process.start()
+            theirs.close()
+            self.connections.append(ours)
+            stack.callback(process.join)
+            stack.callback(ours.close)  # the first to be called: at its end a process stops
+
+    def ask(self, method: str, *arguments: Any) -> list[Any]:
+        """Each process's answer. Raises StageError if one has ended."""
+        try:
+            for connection in self.connections:
+                connection.send((method, arguments))
+            return [connection.recv() for connection in self.connections]
+        except (EOFError, OSError) as error:
+            raise StageError(f"a process of {self.contender.name} has ended; what it said is above") from error

@@ -1,0 +1,249 @@
+"""Contracts of the benchmark; none of them says how fast anything is."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from benchmarks import ceilings, machine, race, reference, table
+from benchmarks.contenders import DROPOUT_P, SIZES, Contender, Network, competitors
+from benchmarks.data import source
+from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Result, Spread, Work
+from benchmarks.stopwatch import PARTS, Stopwatch
+from benchmarks.worker import Block, Trainer
+from lib.dropout import Dropout
+from lib.errors import BadInput
+from lib.ic import IC
+from lib.resnet import ResNet
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+TINY = Network("basic", 1, "conv_relu_ic")
+
+
+def result_of(contender: str, images_per_second: float, times_faster: dict[str, Spread]) -> Result:
+    return Result(
+        contender=contender,
+        precision="float32",
+        processes=2,
+        threads=1,
+        runs=1,
+        steps_per_block=3,
+        images_per_second=Spread(images_per_second, images_per_second - 1, images_per_second + 1),
+        times_faster=times_faster,
+        seconds_per_step={part: 0.01 for part in (*PARTS, "other")},
+        data_share=0.0123,
+        evaluated_per_second=1000.0,
+        epoch_seconds=1020.0,
+        evaluation_share=0.02,
+        peak_bytes=1_500_000_000,
+        compute_share=0.5,
+        memory_share=0.25,
+    )
+
+
+PLAIN, OURS = result_of("plain loop", 50.0, {}), result_of("ours", 150.0, {"plain loop": Spread(3.0, 2.9, 3.1)})
+CIRCUMSTANCES = Circumstances("synthetic", "abc of 2021-01-02", "3.11", "2.14", "0.29", 0.1, 1.9)
+HELD = Race("resnet8", "conv_relu_ic", Work(1000, 2e6, 3e4), CIRCUMSTANCES, (PLAIN, OURS))
+RECORD = Record("CPU, 2 cores", Ceilings({"float32": 2e11, "bfloat16": 4e11}, 3e10), (HELD,), (HELD,))
+
+
+# ---- the reference is the same network
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize("ordering", ["baseline", "conv_relu_ic", "relu_dropout_conv"])
+def test_the_reference_network_computes_what_ours_does_with_the_same_parameters(block, ordering):
+    torch.manual_seed(1)
+    ours = ResNet(block, 1, ordering, dropout_p=DROPOUT_P)
+    ours(images := torch.randn(8, 3, 32, 32))  # running statistics of their own
+    ours.eval()
+    with torch.no_grad():
+        expected = ours(images)
+        parameters = [each.data_ptr() for each in ours.parameters()]
+        plain = reference.plain(ours).eval()
+        torch.testing.assert_close(plain(images), expected, rtol=0, atol=0)
+    assert [each.data_ptr() for each in plain.parameters()] == parameters
+
+
+def test_the_reference_network_has_pytorchs_layers_only_and_as_much_dropout():
+    ours = ResNet("basic", 2, "conv_relu_ic", dropout_p=DROPOUT_P)
+    layers = sum(isinstance(each, IC) for each in ours.modules())
+    modules = list(reference.plain(ours).modules())
+    assert not any(isinstance(each, IC | Dropout) for each in modules)
+    assert [each.p for each in modules if isinstance(each, nn.Dropout)] == [DROPOUT_P] * layers
+
+
+def test_what_is_not_the_official_set_is_read_as_torchvision_reads_the_official_one():
+    with source(quick=True) as images:
+        trainer = Trainer(Contender("plain", "plain", "float32"), TINY, images, CPU)
+    loop = trainer.loops[0]
+    assert isinstance(loop, reference.PlainLoop)
+    picture, label = loop.test_loader.dataset[0]
+    assert picture.shape == (3, 32, 32) and picture.dtype == torch.float32 and isinstance(label, int)
+    assert len(loop.train_loader.dataset) == 1000
+
+
+# ---- what competes
+
+
+def test_the_networks_are_the_studys():
+    study = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["networks"]
+    assert {name: (each["block"], each["blocks_per_stage"]) for name, each in study.items()} == SIZES
+    assert [Network(*size, "baseline").name for size in SIZES.values()] == list(SIZES)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_plain_loop_comes_first_and_has_all_cores(device):
+    first, *others = competitors(torch.device(device))
+    assert (first.loop, first.precision, first.processes, first.threads) == ("plain", "float32", 1, None)
+    assert others[-1].loop == "engine"
+    assert len({each.name for each in [first, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("loop", ["plain", "tuned", "engine"])
+def test_a_trainer_does_as_many_steps_as_told_and_looks_into_them_when_told(loop):
+    with source(quick=True) as images:
+        trainer = Trainer(Contender(loop, loop, "float32"), TINY, images, CPU)
+    block = trainer.train(2, watched=True)
+    assert block.images == 128 and block.seconds > 0
+    assert {part: len(times) for part, times in block.parts.items()} == dict.fromkeys(PARTS, 2)
+    assert trainer.train(1, watched=False).parts == {}
+    assert trainer.evaluate(2).images == 128
+    assert trainer.peak_bytes() > 0
+
+
+def test_runs_of_one_process_take_their_turns_and_count_together():
+    with source(quick=True) as images:
+        trainer = Trainer(Contender("two", "engine", "bfloat16", runs=2), TINY, images, CPU)
+    block = trainer.train(2, watched=True)
+    assert block.images == 2 * 128
+    assert len(block.parts["forward"]) == 4
+    assert trainer.evaluate(1).images == 128
+
+
+def test_the_stopwatch_gives_each_part_its_own_time(monkeypatch):
+    seconds = iter([0.0, 1.0, 10.0, 12.0, 15.0, 19.0, 30.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(seconds))
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters())
+    watch = Stopwatch(model, optimizer)
+    watch.on = True
+    for batch in watch.over([torch.ones(1, 1)]):
+        model(batch).sum().backward()
+        optimizer.step()
+    assert watch.taken() == {"data": [1.0], "forward": [2.0], "backward": [3.0], "optimizer": [4.0]}
+    assert watch.taken() == {}
+
+
+# ---- statistics
+
+
+def test_a_spread_is_the_median_the_least_and_the_most():
+    assert Spread.of([3.0, 1.0, 2.0, 10.0]) == Spread(2.5, 1.0, 10.0)
+
+
+def test_rates_of_processes_add_up_and_ratios_are_taken_block_by_block():
+    assert race.rate([Block(100, 2.0, {}), Block(100, 4.0, {})]) == 75.0
+    assert race.ratios([10.0, 30.0], [5.0, 10.0]) == [2.0, 3.0]
+
+
+def test_parts_of_a_step_are_medians_and_what_is_left_is_other():
+    parts = {"data": [1.0, 1.0], "forward": [2.0, 2.0], "backward": [3.0, 5.0], "optimizer": [0.5, 0.5]}
+    found = race.parts_of_a_step([Block(128, 17.0, parts)])
+    assert found == {"data": 1.0, "forward": 2.0, "backward": 4.0, "optimizer": 0.5, "other": 1.0}
+    assert race.parts_of_a_step([]) == {}
+
+
+def test_work_is_counted_by_hand_for_a_network_without_blocks_to_speak_of():
+    counted = ceilings.work(Network("basic", 1, "baseline"))
+    outputs = 3 * 16 * 32 * 32 + (2 + 1) * 32 * 16 * 16 + (2 + 1) * 64 * 8 * 8
+    assert counted.convolution_outputs_per_image == outputs
+    forward = 2 * 32 * 32 * 9 * 16 * (3 + 2 * 16)  # stem, first stage
+    forward += 2 * 16 * 16 * 32 * (9 * 16 + 9 * 32 + 16) + 2 * 8 * 8 * 64 * (9 * 32 + 9 * 64 + 32) + 2 * 64 * 10
+    # Backward computes each product twice, for inputs and weights; of the images no gradient is wanted.
+    assert counted.flop_per_image == 3 * forward - 2 * 32 * 32 * 9 * 16 * 3
+
+
+# ---- the record and the README
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    RECORD.write(tmp_path / "record.json")
+    assert Record.read(tmp_path / "record.json") == RECORD
+
+
+@pytest.mark.parametrize("damage", ["missing", "unknown", "deep"])
+def test_what_is_not_a_record_is_refused(damage, tmp_path):
+    entry = dataclasses.asdict(RECORD)
+    if damage == "missing":
+        del entry["ceilings"]
+    elif damage == "unknown":
+        entry["colour"] = "red"
+    else:
+        del entry["races"][0]["results"][1]["peak_bytes"]
+    (tmp_path / "record.json").write_text(json.dumps(entry))
+    with pytest.raises(BadInput, match="delete it and run `make benchmark`"):
+        Record.read(tmp_path / "record.json")
+
+
+def test_a_race_takes_the_place_of_an_older_one_over_the_same_network():
+    newer, other = dataclasses.replace(HELD, results=(PLAIN,)), dataclasses.replace(HELD, ordering="baseline")
+    assert RECORD.with_races([newer, other], []).races == (newer, other)
+
+
+def test_the_tables_hold_rates_ratios_parts_and_memory():
+    text = table.tables([RECORD])
+    rate_row = "| resnet8 | conv_relu_ic | 50 (49–51) | 150 (149–151) | 3 (2.9–3.1) | 50% |"
+    part_row = "| resnet8 | conv_relu_ic | ours | 10.0 | 10.0 | 10.0 | 10.0 | 10.0 | 1.23% | 1,020 s | 2.0% | 1.50 GB |"
+    scale_row = "| resnet8 | 2 | 1,020 s | 510 s | 1.50 GB |"
+    lines = text.splitlines()
+    assert rate_row in lines and part_row in lines and scale_row in lines
+    assert "load 0.1 to 1.9" in text and "commit abc of 2021-01-02" in text
+
+
+def test_a_contender_that_failed_and_a_step_that_nothing_looks_into_are_dashes():
+    blind = dataclasses.replace(OURS, seconds_per_step=None, data_share=None)
+    alone = dataclasses.replace(HELD, ordering="baseline", results=(dataclasses.replace(blind, times_faster={}),))
+    text = table.tables([RECORD.with_races([alone], [])])
+    assert "| resnet8 | baseline | – | 150 (149–151) | – | 50% |" in text
+    assert "| resnet8 | baseline | ours | – | – | – | – | – | – | 1,020 s |" in text
+
+
+def test_tables_are_put_between_the_comments_and_only_there():
+    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
+    filled = table.filled(text, "new\n")
+    assert filled == f"before\n{table.BEGIN}\nnew\n{table.END}\nafter\n"
+    assert table.filled(filled, "new\n") == filled
+    with pytest.raises(BadInput, match="no place"):
+        table.filled("no comments", "new\n")
+
+
+def test_the_readme_holds_the_tables_of_the_records():
+    readme, records = table.README.read_text(encoding="utf-8"), table.records(FOLDER)
+    if table.BEGIN not in readme or not records:
+        pytest.skip("no record here, or no place for it in the README")
+    assert table.filled(readme, table.tables(records)) == readme, "run `python -m benchmarks.table`"
+
+
+def test_a_devices_name_is_a_files():
+    assert machine.slug("CPU, 2 cores, AMD EPYC, AVX512") == "cpu-2-cores-amd-epyc-avx512"
+
+
+# ---- the whole
+
+
+@pytest.mark.slow
+def test_a_quick_benchmark_holds_a_race_and_records_nothing():
+    before = set(FOLDER.glob("*"))
+    command = [sys.executable, "-m", "benchmarks", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| resnet8 | conv_relu_ic |" in done.stdout and "Ceilings measured there" in done.stdout
+    assert set(FOLDER.glob("*")) == before
