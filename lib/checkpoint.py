@@ -2,23 +2,21 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import io
 import os
 import re
-import socket
 import struct
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lib import lock
 from lib.device import Circumstances
-from lib.errors import BadInput, TryAgain
+from lib.errors import BadInput
 from lib.files import canonical_json, read_json, require_room, sync_folder, write_whole
 from lib.metrics import EpochRecord
 
@@ -79,7 +77,7 @@ class Checkpoints:
         The kernel frees the lock when the process ends, however it ends.
         Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
         """
-        lock = _lock(self.folder, self.run)
+        held = lock.take(self.folder, self.run)
         try:
             for leftover in self.folder.glob(".*.tmp"):
                 with contextlib.suppress(OSError):
@@ -88,7 +86,7 @@ class Checkpoints:
             sync_folder(self.folder.parent)
             yield
         finally:
-            os.close(lock)
+            os.close(held)
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint; once it is on disk, delete those before the one before it.
@@ -99,7 +97,7 @@ class Checkpoints:
         torch.save({"fingerprint": self.fingerprint, **_plain(snapshot)}, buffer)
         body = buffer.getvalue()
         header = HEADER.pack(MAGIC, hashlib.sha256(body).digest(), len(body))
-        write_whole(self.folder / f"epoch-{snapshot.epoch:04}.ckpt", header + body)
+        write_whole(self.path(snapshot.epoch), header + body)
         for epoch in self.epochs(snapshot.epoch)[KEPT:]:
             with contextlib.suppress(OSError):  # it will be tried again after the next epoch
                 os.unlink(self.path(epoch))
@@ -194,50 +192,6 @@ def _loaded(body: memoryview) -> dict[str, Any]:
         raise
     except Exception:  # its message is a page, and recommends to switch the safeguard off
         raise ValueError("PyTorch finds no plain values and tensors in it") from None
-
-
-def holder(folder: Path) -> str | None:
-    """Who holds a checkpoint folder ("process 17 on host"), or None."""
-    try:
-        with open(folder / ".lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return (folder / ".lock").read_text() or "another process"
-    except OSError:
-        return None
-    return None
-
-
-def _flock(lock: int) -> None:
-    """Take a file's lock. Raises BlockingIOError if somebody holds it; `holder` has it for the instant of asking."""
-    for _ in range(3):
-        with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.05)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock(folder: Path, run: str) -> int:
-    """Take a folder's lock; it is held as long as the file descriptor that is returned is open."""
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            _flock(lock)
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(lock).st_ino:  # else it was deleted, and somebody may make it anew
-                    break
-            os.close(lock)
-    except BlockingIOError:
-        os.close(lock)
-        other = holder(folder) or "another process"  # which may have ended in between
-        raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
-    except OSError as error:
-        raise BadInput(f"{folder} cannot be held ({error.strerror}): give rights, or another disk") from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    return lock
 
 
 def _warn(line: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, ...), labels (B,)
 SWITCH = "IC_RECORD_STEPS"  # an environment variable; 0 keeps to the plain path
 WARM_UP_STEPS = 3  # as PyTorch's notes on CUDA graphs ask for: libraries choose their algorithms, buffers are made
 

@@ -15,8 +15,7 @@ from lib import recorded
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
-
-Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, ...), labels (B,)
+from lib.recorded import Batch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STEPS_BETWEEN_CHECKS = 50  # how often the host looks at the loss; each look waits for the device

@@ -20,7 +20,7 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
     failed: dict[str, StageError] = {}
     largest = 0  # bytes of GPU memory that a run took
     while waiting or active:
-        free = free_bytes()
+        free = free_bytes() if waiting else 0  # asking costs time at every step, and matters to the next run alone
         # The next may be twice as large as those before.
         starts = bool(waiting) and len(active) < AT_ONCE and (not active or free >= 2 * largest)
         if starts:

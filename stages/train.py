@@ -101,10 +101,13 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
 
 def checkpoints_of(card: RunCard, data_sha256: str) -> Checkpoints:
     """The checkpoint folder of a card's run on a data set, trained by the code as it is now."""
-    # DVC_ROOT: an experiment in a temporary folder keeps its checkpoints where the next one finds them.
-    root = Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
     code = {name: source.digest(ROOT / name) for name in DECIDES_RESULTS}
-    return Checkpoints(root, card.name, card.identity(data_sha256, code))
+    return Checkpoints(checkpoint_root(), card.name, card.identity(data_sha256, code))
+
+
+def checkpoint_root() -> Path:
+    """Where all checkpoint folders lie: in DVC's root, so that one experiment's temporary folder finds another's."""
+    return Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
 
 
 def steps(

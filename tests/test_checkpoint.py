@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 import torch
 
-from lib import checkpoint, files
+from lib import checkpoint, files, lock
 from lib.card import RunCard
-from lib.checkpoint import HEADER, KEPT, MAGIC, Checkpoints, Snapshot, holder, read_checkpoint
+from lib.checkpoint import HEADER, KEPT, MAGIC, Checkpoints, Snapshot, read_checkpoint
 from lib.device import Circumstances
 from lib.errors import BadInput, TryAgain
+from lib.lock import holder
 from lib.metrics import EpochRecord
 from tests.crashing import (
     IDENTITY,
@@ -460,7 +461,7 @@ def test_nobody_holds_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_holder_that_ends_while_its_name_is_asked_for_is_still_a_somebody(
     held: tuple[int, Checkpoints], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "holder", lambda _: None)
+    monkeypatch.setattr(lock, "holder", lambda _: None)
     with pytest.raises(TryAgain, match="by another process"), held[1].held():
         pass
 
@@ -608,4 +609,4 @@ def test_asking_who_holds_a_folder_does_not_keep_a_run_out_of_it(tmp_path: Path)
     asker = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(asker, fcntl.LOCK_SH)
     threading.Timer(0.04, os.close, (asker,)).start()
-    os.close(checkpoint._lock(folder, "run"))
+    os.close(lock.take(folder, "run"))

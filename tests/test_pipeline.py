@@ -41,12 +41,12 @@ ARROWS = {
     "resnet": {"dropout", "ic"},
     "ic": {"dropout"},
     "training": {"checkpoint", "metrics", "recorded"},
-    "checkpoint": {"device", "metrics"},
+    "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
     "figure4": {"metrics", "paper"},
     "table1": {"metrics", "paper"},
 }
-STANDARD_LIBRARY_ONLY = ["card", "errors", "files", "metrics", "paper", "source", "stopping"]
+STANDARD_LIBRARY_ONLY = ["card", "errors", "files", "lock", "metrics", "paper", "source", "stopping"]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
 
@@ -111,7 +111,7 @@ def test_training_needs_no_dvc_no_pydantic_no_network():
 
 def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
     # These keep, show, or say when.
-    cannot = {"checkpoint", "errors", "files", "metrics", "progress", "source", "stopping", "turns"}
+    cannot = {"checkpoint", "errors", "files", "lock", "metrics", "progress", "source", "stopping", "turns"}
     decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
     assert set(train.DECIDES_RESULTS) == decide
 

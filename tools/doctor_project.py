@@ -2,17 +2,17 @@
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lib import cifar10, source
+from lib import cifar10
 from lib.card import RunCard
-from lib.checkpoint import Checkpoints, holder, read_checkpoint
+from lib.checkpoint import Checkpoints, read_checkpoint
 from lib.errors import BadInput
 from lib.files import read_json
+from lib.lock import holder
 from stages import train
 
 PLAN, DATA, METRICS, MODELS = Path("plan"), Path("data/cifar10"), Path("metrics"), Path("models")
@@ -87,18 +87,16 @@ class Project:
             return attempt(cifar10.load, DATA, card.dataset, card.train_images, card.test_images)
         return attempt(cifar10.load, DATA, "auto", 1, 1)
 
-    @functools.cached_property
+    @property
     def root(self) -> Path:
-        return Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
+        return train.checkpoint_root()
 
     @functools.cached_property
     def checkpoints(self) -> dict[str, Checkpoints]:
         """Where each run keeps its checkpoints with these data and this code, as stages/train.py has it."""
         if isinstance(self.data, str):
             return {}
-        code = {name: source.digest(train.ROOT / name) for name in train.DECIDES_RESULTS}
-        identities = {name: card.identity(self.data.sha256, code) for name, card in self.cards.items()}
-        return {name: Checkpoints(self.root, name, identity) for name, identity in identities.items()}
+        return {name: train.checkpoints_of(card, self.data.sha256) for name, card in self.cards.items()}
 
     @functools.cached_property
     def kept(self) -> list[Kept]:

@@ -93,8 +93,9 @@ class Display:
         """Show what is new."""
         for run in self.runs:
             if run.look():
-                self.bar.set_description_str(self.summary(), refresh=False)
-                tqdm.write(f"{run.card.name}  epoch {run.epoch}/{run.card.epochs}{run.accuracy()}  {self.summary()}")
+                summary = self.summary()
+                self.bar.set_description_str(summary, refresh=False)
+                tqdm.write(f"{run.card.name}  epoch {run.epoch}/{run.card.epochs}{run.accuracy()}  {summary}")
         self.bar.update(self.done() - self.bar.n)
 
     def summary(self) -> str:

@@ -1,0 +1,58 @@
+"""One writer to a folder: a lock that is held for life, and that says by whom."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from lib.errors import BadInput, TryAgain
+
+
+def take(folder: Path, run: str) -> int:
+    """Take the lock of a run's folder, made if need be; it is held while the file descriptor that is returned is open.
+
+    The kernel frees it when the process ends, however it ends.
+    Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            _flock(lock)
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == os.fstat(lock).st_ino:  # else it was deleted, and somebody may make it anew
+                    break
+            os.close(lock)
+    except BlockingIOError:
+        os.close(lock)
+        other = holder(folder) or "another process"  # which may have ended in between
+        raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be held ({error.strerror}): give rights, or another disk") from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return lock
+
+
+def _flock(lock: int) -> None:
+    """Take a file's lock. Raises BlockingIOError if somebody holds it; `holder` has it for the instant of asking."""
+    for _ in range(3):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a checkpoint folder ("process 17 on host"), or None."""
+    try:
+        with open(folder / ".lock", "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (folder / ".lock").read_text() or "another process"
+    except OSError:
+        return None
+    return None
