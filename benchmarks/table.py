@@ -1,9 +1,10 @@
-"""benchmarks/records/*.json -> the tables in README.md, between two comments."""
+"""benchmarks/records/*.json, benchmarks/accuracy.json -> the tables in README.md, between two comments."""
 
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks import trials
 from benchmarks.record import FOLDER, Race, Record, Result, Spread
 from lib.errors import BadInput, errors_exit
 from lib.files import write_whole
@@ -15,7 +16,10 @@ BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks.table` -->", "<!-- 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
     with errors_exit("benchmarks"):
-        write_whole(README, filled(README.read_text(encoding="utf-8"), tables(records(FOLDER))).encode())
+        content = tables(records(FOLDER))
+        if trials.RECORD.exists():
+            content += "\n" + learned(trials.Trials.read(trials.RECORD))
+        write_whole(README, filled(README.read_text(encoding="utf-8"), content).encode())
 
 
 def records(folder: Path) -> list[Record]:
@@ -45,11 +49,11 @@ def device_tables(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def conditions(races: Sequence[Race]) -> str:
-    """What the times were measured under."""
-    if not races:
+def conditions(measured: Sequence[Race | trials.Trials]) -> str:
+    """What it was measured under."""
+    if not measured:
         return ""
-    all_of = [race.circumstances for race in races]
+    all_of = [each.circumstances for each in measured]
     loads = [load for each in all_of for load in (each.load_before, each.load_after) if load is not None]
     versions = dict.fromkeys(f"PyTorch {each.torch}, {each.dataset}, commit {each.commit}" for each in all_of)
     return f": {'; '.join(versions)}; load {min(loads)} to {max(loads)}"
@@ -121,6 +125,32 @@ def curve(races: Sequence[Race]) -> str:
         for result in race.results
     ]
     return table(["network", "runs side by side", "an epoch of all", "per run", "memory"], rows)
+
+
+def learned(record: trials.Trials) -> str:
+    """How well networks learn by each path; the differences are paired by seed."""
+    rows = [
+        [
+            each.network,
+            each.path,
+            str(each.n),
+            f"{each.accuracy:.2%} ± {each.deviation:.2%}",
+            difference(each.accuracy_difference, 100, 2),
+            difference(each.loss_difference, 1, 4),
+        ]
+        for each in trials.comparisons(record)
+    ]
+    where = f"{record.epochs} epochs of {record.train_images:,} images on {record.device}{conditions([record])}"
+    head = ["network", "path", "seeds", "test accuracy, last epoch", "difference in points", "difference in train loss"]
+    return f"Do the quick paths learn as well? {where}.\n\n{table(head, rows)}\n"
+
+
+def difference(of: trials.Difference | None, factor: float, places: int) -> str:
+    """A mean difference with its 95 % interval."""
+    if of is None:
+        return "–"
+    mean, low, high = (f"{factor * value:+.{places}f}" for value in (of.mean, of.low, of.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def way(result: Result) -> str:

@@ -1,0 +1,143 @@
+"""Do the engine's fast paths learn as well as plain PyTorch in float32? -> benchmarks/accuracy.json
+
+Trains networks by each path from the same seeds: the same initial weights and order of images, other dropped values.
+The record is written after every training, and those that are in it are not trained again.
+Then `python -m benchmarks.table` puts the paired differences into the README.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine
+from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network
+from benchmarks.data import Source, source
+from benchmarks.reference import plain
+from benchmarks.trials import PATHS, RECORD, Trial, Trials
+from lib import cifar10, training
+from lib.card import RunCard
+from lib.checkpoint import Snapshot
+from lib.device import circumstances, make_deterministic, pick_device
+from lib.errors import BadInput, errors_exit
+from stages.train import model_of, recipe_of
+from tools import study
+
+NETWORKS = (Network("basic", 1, "conv_relu_ic"), Network("basic", 3, "conv_relu_ic"))  # 8 and 20 layers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each network by each path (default: 5)")
+    parser.add_argument("--train-images", type=int, default=10_000, help="the first so many (default: 10000)")
+    parser.add_argument("--epochs", type=int, default=6, help="of each training (default: 6)")
+    options = parser.parse_args()
+    with errors_exit("benchmarks"), source(quick=False) as data:
+        device = pick_device("auto")
+        start = Trials(
+            machine.device_name(device), machine.circumstances(data.dataset), options.train_images, options.epochs
+        )
+        compare(
+            continued(start, RECORD), range(options.seeds), dataclasses.replace(data, train_images=start.train_images)
+        )
+
+
+def continued(start: Trials, path: Path) -> Trials:
+    """What is in the record already, of the same comparison. Raises BadInput if the record is of another."""
+    if not path.exists():
+        return start
+    before = Trials.read(path)
+    if any(getattr(before, key) != getattr(start, key) for key in ("device", "train_images", "epochs")):
+        raise BadInput(
+            f"{path} is of {before.epochs} epochs of {before.train_images} images on {before.device}: "
+            "ask for the same, or move it away"
+        )
+    return before
+
+
+def compare(record: Trials, seeds: Sequence[int], data: Source) -> None:
+    """Train what the record lacks, seed by seed, and write it after each."""
+    done = {trial.key for trial in record.trials}
+    wanted = [(network, path, seed) for seed in seeds for network in NETWORKS for path in PATHS]
+    todo = [(network, path, seed) for network, path, seed in wanted if (network.name, path, seed) not in done]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(study.at_once(), spawn, torch.set_num_threads, (1,)) as pool:
+        running = [pool.submit(trained, *each, data, record.epochs) for each in todo]
+        for future in concurrent.futures.as_completed(running):
+            trial = future.result()
+            record = dataclasses.replace(record, trials=(*record.trials, trial))
+            record.write(RECORD)
+            print(
+                f"{len(record.trials)} of {len(wanted)}: {trial.network}, {trial.path}, seed {trial.seed}: "
+                f"train loss {trial.train_loss[-1]:.4f}, test accuracy {trial.test_accuracy[-1]:.2%}",
+                flush=True,
+            )
+
+
+def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -> Trial:
+    """A training in this process."""
+    precision, by_plain_layers = PATHS[path]
+    card = card_of(network, precision, seed, data, epochs)
+    make_deterministic()
+    device = pick_device("auto")
+    train_set, test_set = _served(data, device)
+    network_of_path = plain(model_of(card)) if by_plain_layers else model_of(card)
+    model = network_of_path.to(device).to(memory_format=torch.channels_last)
+    *_, last = training.fit(
+        model,
+        recipe_of(card),
+        lambda epoch: train_set.shuffled(card.seed_for("order", epoch), card.augmentation),
+        test_set.in_order,
+        lambda epoch, step: card.seed_for("dropout", epoch, step),
+        Snapshot.of_start(None, circumstances(device)),
+    )
+    assert last is not None
+    history = last.history
+    return Trial(
+        network.name,
+        path,
+        seed,
+        tuple(each.train_loss for each in history),
+        tuple(each.test_accuracy for each in history),
+    )
+
+
+def card_of(network: Network, precision: str, seed: int, data: Source, epochs: int) -> RunCard:
+    """The study's recipe, for a shorter training."""
+    return RunCard(
+        network=network.name,
+        block=network.block,
+        blocks_per_stage=network.blocks_per_stage,
+        ordering=network.ordering,
+        dropout_p=DROPOUT_P,
+        seed=seed,
+        dataset=data.dataset,
+        train_images=data.train_images,
+        test_images=data.test_images,
+        augmentation="none",
+        precision=precision,
+        device="auto",
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        optimizer="adam",
+        weight_decay=0.0,
+        learning_rate=0.001,
+        learning_rate_rule="constant",
+    )
+
+
+@functools.cache
+def _served(data: Source, device: torch.device) -> tuple[cifar10.Batches, cifar10.Batches]:
+    images = cifar10.load(data.folder, data.dataset, data.train_images, data.test_images)
+    return cifar10.served(images, BATCH_SIZE, device)
+
+
+if __name__ == "__main__":
+    main()
