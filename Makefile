@@ -20,7 +20,7 @@ study: env  ## all runs of params.yaml side by side, as many at once as this mac
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
 	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor
 
-benchmark: env  ## how fast training is here, beside plain PyTorch: 12 minutes of a machine that does nothing else
+benchmark: env  ## how fast training is here, beside plain PyTorch: 18 minutes of a machine that does nothing else
 	python -m benchmarks $(BENCHMARK)
 	python -m benchmarks.table
 

@@ -46,7 +46,7 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES), help="all, if left out")
-    parser.add_argument("--minutes", type=float, default=12, help="about how long it may take (default: 12)")
+    parser.add_argument("--minutes", type=float, default=18, help="about how long it may take (default: 18)")
     parser.add_argument("--quick", action="store_true", help="a trial on the smallest network; nothing is recorded")
     options = parser.parse_args()
     with errors_exit("benchmarks"):

@@ -16,23 +16,25 @@ BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks.table` -->", "<!-- 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
     with errors_exit("benchmarks"):
-        content = tables(records(FOLDER))
-        if trials.RECORD.exists():
-            content += "\n" + learned(trials.Trials.read(trials.RECORD))
-        write_whole(README, filled(README.read_text(encoding="utf-8"), content).encode())
+        write_whole(README, filled(README.read_text(encoding="utf-8"), content()).encode())
+
+
+def content() -> str:
+    """All that stands between the two comments."""
+    return tables(records(FOLDER)) + (learned(trials.Trials.read(trials.RECORD)) if trials.RECORD.exists() else "")
 
 
 def records(folder: Path) -> list[Record]:
     return [Record.read(path) for path in sorted(folder.glob("*.json"))]
 
 
-def filled(text: str, content: str) -> str:
-    """The text with the content between the two comments. Raises BadInput if they are not there."""
+def filled(text: str, middle: str) -> str:
+    """The text with `middle` between the two comments. Raises BadInput if they are not there."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise BadInput(f"README.md has no place for the tables: put {BEGIN} and {END} where they belong")
-    return f"{before}{BEGIN}\n{content}{END}{after}"
+    return f"{before}{BEGIN}\n{middle}{END}{after}"
 
 
 def tables(all_records: Iterable[Record]) -> str:
@@ -142,7 +144,7 @@ def learned(record: trials.Trials) -> str:
     ]
     where = f"{record.epochs} epochs of {record.train_images:,} images on {record.device}{conditions([record])}"
     head = ["network", "path", "seeds", "test accuracy, last epoch", "difference in points", "difference in train loss"]
-    return f"Do the quick paths learn as well? {where}.\n\n{table(head, rows)}\n"
+    return f"\nDo the quick paths learn as well? {where}.\n\n{table(head, rows)}\n"
 
 
 def difference(of: trials.Difference | None, factor: float, places: int) -> str:
