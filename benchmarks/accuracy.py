@@ -7,10 +7,11 @@ Then `python -m benchmarks.table` puts the paired differences into the README.
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from lib.card import RunCard
 from lib.checkpoint import Snapshot
 from lib.device import circumstances, make_deterministic, pick_device
 from lib.errors import BadInput, errors_exit
+from lib.stopping import end_with_parent
 from stages.train import model_of, recipe_of
 from tools import study
 
@@ -68,7 +70,7 @@ def compare(record: Trials, seeds: Sequence[int], data: Source) -> None:
     wanted = [(network, path, seed) for seed in seeds for network in NETWORKS for path in PATHS]
     todo = [(network, path, seed) for network, path, seed in wanted if (network.name, path, seed) not in done]
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(study.at_once(), spawn, torch.set_num_threads, (1,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(study.at_once(), spawn, _get_ready) as pool, _none_left_waiting(pool):
         running = [pool.submit(trained, *each, data, record.epochs) for each in todo]
         for future in concurrent.futures.as_completed(running):
             trial = future.result()
@@ -79,6 +81,21 @@ def compare(record: Trials, seeds: Sequence[int], data: Source) -> None:
                 f"train loss {trial.train_loss[-1]:.4f}, test accuracy {trial.test_accuracy[-1]:.2%}",
                 flush=True,
             )
+
+
+def _get_ready() -> None:
+    torch.set_num_threads(1)
+    end_with_parent()
+
+
+@contextlib.contextmanager
+def _none_left_waiting(pool: concurrent.futures.Executor) -> Iterator[None]:
+    """An error, or Ctrl-C, ends the pool after what it trains at the moment."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -> Trial:

@@ -34,8 +34,7 @@ class Stop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
         if {"DVC_STAGE", ENDS_WITH_PARENT} & os.environ.keys():  # DVC sets its own for every stage it runs
-            if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            end_with_parent()
             if not _parent_shares_our_group():
                 raise Stopped("the process that started this run has ended", signal.SIGTERM)
 
@@ -58,6 +57,12 @@ class Stop:
         for batch in batches:
             self.check()
             yield batch
+
+
+def end_with_parent() -> None:
+    """Have the system send this process SIGTERM when its parent ends, however it ends; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _parent_shares_our_group() -> bool:
