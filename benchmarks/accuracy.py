@@ -38,16 +38,16 @@ def main() -> None:
         prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each network by each path (default: 5)")
-    parser.add_argument("--train-images", type=int, default=10_000, help="the first so many (default: 10000)")
+    parser.add_argument("--images", type=int, default=5000, help="to train on, and as many to test on (default: 5000)")
     parser.add_argument("--epochs", type=int, default=6, help="of each training (default: 6)")
     options = parser.parse_args()
     with errors_exit("benchmarks"), source(quick=False) as data:
         device = pick_device("auto")
-        start = Trials(
-            machine.device_name(device), machine.circumstances(data.dataset), options.train_images, options.epochs
-        )
+        start = Trials(machine.device_name(device), machine.circumstances(data.dataset), options.images, options.epochs)
         compare(
-            continued(start, RECORD), range(options.seeds), dataclasses.replace(data, train_images=start.train_images)
+            continued(start, RECORD),
+            range(options.seeds),
+            dataclasses.replace(data, train_images=start.images, test_images=start.images),
         )
 
 
@@ -56,9 +56,9 @@ def continued(start: Trials, path: Path) -> Trials:
     if not path.exists():
         return start
     before = Trials.read(path)
-    if any(getattr(before, key) != getattr(start, key) for key in ("device", "train_images", "epochs")):
+    if any(getattr(before, key) != getattr(start, key) for key in ("device", "images", "epochs")):
         raise BadInput(
-            f"{path} is of {before.epochs} epochs of {before.train_images} images on {before.device}: "
+            f"{path} is of {before.epochs} epochs of {before.images} images on {before.device}: "
             "ask for the same, or move it away"
         )
     return before

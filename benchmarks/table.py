@@ -142,7 +142,7 @@ def learned(record: trials.Trials) -> str:
         ]
         for each in trials.comparisons(record)
     ]
-    where = f"{record.epochs} epochs of {record.train_images:,} images on {record.device}{conditions([record])}"
+    where = f"{record.epochs} epochs of {record.images:,} images on {record.device}{conditions([record])}"
     head = ["network", "path", "seeds", "test accuracy, last epoch", "difference in points", "difference in train loss"]
     return f"\nDo the quick paths learn as well? {where}.\n\n{table(head, rows)}\n"
 

@@ -42,7 +42,7 @@ class Trials:
 
     device: str
     circumstances: Circumstances
-    train_images: int
+    images: int  # of the training set, and as many of the test set
     epochs: int
     trials: tuple[Trial, ...] = ()
 
