@@ -105,7 +105,7 @@ def test_table_has_the_papers_rows_and_our_numbers_beside_its():
     assert table[-2].layers == "3x{Conv2D-ReLU-IC}" and table[-2].model == "ResNet-B"
     assert len(table) == 16
     assert [row.paper for row in table[:4]] == [0.8226, 0.8429, 0.8449, 0.6454]
-    assert table[3].difference == pytest.approx(0.56 - 0.6454)
+    assert table[3].to_paper == pytest.approx(0.56 - 0.6454)
 
 
 def test_paper_has_sixteen_numbers_as_printed():
@@ -123,21 +123,19 @@ def test_the_paper_is_no_yardstick_for_other_data_or_other_depths():
 
 def test_an_unfinished_run_has_no_accuracy_at_the_end_of_training():
     run = run_of("resnet110", "baseline")
-    assert table1.rows([dataclasses.replace(run, history=run.history[:2])])[0].accuracy is None
+    assert table1.rows([dataclasses.replace(run, history=run.history[:2])])[0].accuracy.mean is None
 
 
 def test_seeds_are_averaged():
     runs = [run_of("resnet110", "baseline", seed, accuracy=0.4 + 0.1 * seed) for seed in (0, 1)]
-    assert table1.rows(runs)[0].accuracy == pytest.approx(0.45)
+    assert table1.rows(runs)[0].accuracy.mean == pytest.approx(0.45)
 
 
-def test_report_writes_four_files_and_prints_the_table(study, capsys):
+def test_report_writes_eight_files_and_prints_the_table(study, capsys):
     report.main()
     assert sorted(path.name for path in (study / "plots").iterdir()) == [
-        "figure4.png",
-        "figure4.svg",
-        "table1.csv",
-        "table1.md",
+        *("claims.csv", "claims.md", "claims.png", "claims.svg"),
+        *("figure4.png", "figure4.svg", "table1.csv", "table1.md"),
     ]
     rows = list(csv.DictReader((study / "plots/table1.csv").read_text().splitlines()))
     assert len(rows) == 16
@@ -145,12 +143,22 @@ def test_report_writes_four_files_and_prints_the_table(study, capsys):
         "Model": "ResNet",
         "Depth": "110",
         "Layers in Residual Unit": "Baseline",
-        "CIFAR10": "0.5600",
+        "CIFAR10": "0.560000",
+        "Standard deviation": "",
+        "n": "1",
+        "Difference to baseline": "",
+        "Interval low": "",
+        "Interval high": "",
+        "Pairs": "",
+        "Wins": "",
+        "p": "",
+        "Holm p": "",
         "Paper": "0.6454",
-        "Difference": "-0.0854",
+        "Difference to paper": "-0.085400",
     }
     assert (study / "plots/table1.md").read_text() in capsys.readouterr().out
-    ET.parse(study / "plots/figure4.svg")
+    for figure in ("figure4", "claims"):
+        ET.parse(study / f"plots/{figure}.svg")
 
 
 def test_report_is_byte_identical_when_rerun(study):
