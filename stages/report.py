@@ -74,28 +74,35 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
-    wanted = {run: folder / f"{run}.json" for run in study["runs"]}
-    foreign = sorted(path.stem for path in folder.glob("*.json") if path.stem not in wanted)
-    missing = [run for run, path in wanted.items() if not path.exists()]
+    foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
+    missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
     if foreign:
         print(f"report: left out, since the study does not name them: {', '.join(foreign)}")
     if missing:
         print(f"report: missing, train them by `dvc repro`: {', '.join(missing)}")
-    runs = [read_metrics(path) for path in wanted.values() if path.exists()]
+    runs = read_runs(study, folder)
     if not runs:
         raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
-    for run in runs:
+    return runs
+
+
+def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
+    """The study's runs that are there, in its order. Raises BadInput for one that is damaged, or unlike the others."""
+    paths = [folder / f"{run}.json" for run in study["runs"]]
+    runs = {path: read_metrics(path) for path in paths if path.exists()}
+    for path, run in runs.items():
+        first, other = next(iter(runs.items()))
         if run.facts.epochs != study["epochs"]:
             raise BadInput(
-                f"{wanted[run.name]} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
+                f"{path} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
                 "train it anew by `dvc repro`"
             )
-        if run.facts.dataset != runs[0].facts.dataset:
+        if run.facts.dataset != other.facts.dataset:
             raise BadInput(
-                f"{wanted[run.name]} is of the {run.facts.dataset} data set, {wanted[runs[0].name]} of the "
-                f"{runs[0].facts.dataset} one: train them on the same by `dvc repro`"
+                f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
+                "on the same by `dvc repro`"
             )
-    return runs
+    return list(runs.values())
 
 
 def circumstances(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:

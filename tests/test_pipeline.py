@@ -49,6 +49,7 @@ ARROWS = {
     "claims_figure": {"claims", "drawing", "paper"},
     "arms": {"metrics"},
     "paired": {"arms", "metrics", "sample"},
+    "power": {"paired"},
     "cells": {"paired", "sample"},
 }
 STANDARD_LIBRARY_ONLY = [
