@@ -10,7 +10,8 @@ NUMBERS = ("Difference to baseline", "Interval low", "Interval high", "Pairs", "
 
 
 def number(value: float | None, decimals: int, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.{decimals}f}"
+    """The value in so many decimals; adding 0 to a rounded one keeps -0.0000 off the page."""
+    return "" if value is None else f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 def mean_and_sd(sample: Sample, decimals: int) -> str:
