@@ -24,6 +24,7 @@ class Style:
     colour: tuple[float, float, float]
     marker: str
     offset: float  # from its network's place
+    width: float  # that its marks take
 
 
 def draw(table: Sequence[Row], title: str) -> Figure:
@@ -48,7 +49,7 @@ def _styles(orderings: Sequence[str]) -> dict[str, Style]:
     count = len(orderings)
     looks = zip(orderings, drawing.colours(count), drawing.markers(count), strict=True)
     return {
-        ordering: Style(colour, marker, WIDTH * ((place + 0.5) / count - 0.5))
+        ordering: Style(colour, marker, WIDTH * ((place + 0.5) / count - 0.5), WIDTH / count)
         for place, (ordering, colour, marker) in enumerate(looks)
     }
 
@@ -79,8 +80,10 @@ def _arm(panel: Axes, row: Row, place: int, style: Style) -> None:
     never = 1.06 * row.epochs
     heights = [value if isfinite(value) else never for value in row.sample.values]
     faces = [style.colour if isfinite(value) else "none" for value in row.sample.values]
-    step = WIDTH / (len(heights) + 2) / 4
-    xs = [x + step * (index - (len(heights) - 1) / 2) for index in range(len(heights))]
+    count = len(heights)
+    xs = [x + 0.5 * style.width * ((index + 0.5) / count - 0.4) for index in range(count)]
     panel.scatter(xs, heights, s=18, marker=style.marker, facecolors=faces, edgecolors=[style.colour], linewidths=0.8)
     if row.sample.mean is not None and row.sample.sd is not None:
-        panel.errorbar(x - 0.07, row.sample.mean, row.sample.sd, color=style.colour, fmt="_", capsize=2, linewidth=1)
+        panel.errorbar(
+            x - 0.35 * style.width, row.sample.mean, row.sample.sd, color=style.colour, fmt="_", capsize=2, linewidth=1
+        )

@@ -68,8 +68,8 @@ def t_test(values: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.nda
 def corrected(family: Sequence[Comparison | None]) -> list[Comparison | None]:
     """The comparisons with Holm's p (1979, Scand. J. Statist. 6:65), in their order; None stays None.
 
-    A comparison that has no p yet counts as one of the family with p = 1: so the correction is the same while runs are
-    still to come, and looking early gains nothing.
+    A comparison that has no p yet counts as one of the family with p = 1: so the correction is no weaker while runs are
+    still to come.
     """
     p_values = [1.0 if each.p is None else each.p for each in family if each is not None]
     holm = iter(multipletests(p_values, LEVEL, method="holm")[1] if p_values else ())

@@ -90,12 +90,12 @@ def source(comparisons: Sequence[tuple[str, Comparison]]) -> str:
 
 
 def seeds(difference: float, spread: Spread, level: float) -> str:
-    """The seeds needed at the spread, and in brackets at the ends of its range."""
+    """The seeds needed at the spread, and in brackets at the ends of its range where that differs."""
     middle, low, high = (
         f"> {MOST}" if count is None else str(count)
         for count in (seeds_needed(difference, sd, level) for sd in (spread.sd, spread.low, spread.high))
     )
-    return f"{middle} ({low} to {high})"
+    return f"{middle} ({low} to {high})" if low != high else middle
 
 
 if __name__ == "__main__":
