@@ -9,12 +9,13 @@ import pandas as pd
 from lib import cells, convergence, markdown
 from lib.arms import arms_of
 from lib.metrics import RunMetrics
-from lib.paired import Comparison, against_baselines, corrected
+from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import model_name, unit_name
 from lib.sample import Sample
 
-ONE_SEED = (
-    "One seed shows no spread: these numbers support no claim about which ordering converges faster or more steadily."
+NO_CLAIM = (
+    "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: these "
+    "numbers support no claim about which ordering converges faster or more steadily."
 )
 MEASURED = (
     "Epochs to a level: the first at whose end the test accuracy is at least that. Where a run never gets there: the "
@@ -31,7 +32,7 @@ COMPARED = (
 )
 
 NAMES = ["Model", "Depth", "Layers in Residual Unit"]
-LEVELS = (0.70, 0.75, 0.80)  # fixed before the study: the best for a claim could be picked by eye
+LEVELS = (0.70, 0.75, 0.80)  # fixed before the study: one chosen from its curves would favour an arm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,31 +42,25 @@ class Measure:
     claim: str
     title: str
     of_accuracies: Callable[[Sequence[float]], float | None]
-    higher_is_better: bool
-    decimals: int
+    higher_is_better: bool = False
+    of_epochs: bool = False  # counts them; else it is a fraction of 1, as accuracies are
 
     @property
-    def of_epochs(self) -> bool:
-        """Whether it counts epochs; else it is a fraction of 1, as accuracies are."""
-        return self.decimals == 1
+    def decimals(self) -> int:
+        return 1 if self.of_epochs else 4
 
     def __call__(self, run: RunMetrics) -> float | None:
         return self.of_accuracies([record.test_accuracy for record in run.history])
 
 
+FASTER, STEADIER = "Faster convergence", "More stable training"
 MEASURES = (
     *(
-        Measure(
-            "Faster convergence",
-            f"Epochs to {100 * level:.0f} %",
-            partial(convergence.epochs_to_reach, level),
-            False,
-            1,
-        )
+        Measure(FASTER, f"Epochs to {100 * level:.0f} %", partial(convergence.epochs_to_reach, level), of_epochs=True)
         for level in LEVELS
     ),
-    Measure("Faster convergence", "Area under the curve", convergence.area_under_curve, True, 4),
-    Measure("More stable training", "Late epoch-to-epoch change", convergence.late_change, False, 4),
+    Measure(FASTER, "Area under the curve", convergence.area_under_curve, higher_is_better=True),
+    Measure(STEADIER, "Late epoch-to-epoch change", convergence.late_change),
 )
 
 
@@ -136,22 +131,22 @@ def overview(table: Sequence[Row]) -> pd.DataFrame:
 
 
 def to_markdown(table: Sequence[Row], caption: str) -> str:
-    """The measures under their caption, from a second seed on the comparisons of each, and how to read them."""
-    several = max(row.sample.n for row in table) > 1
-    parts = [f"{caption}\n", markdown.table(overview(table), NAMES[:2]), f"{MEASURED}\n"]
-    if several:
-        parts += [f"{COMPARED}\n", *(_comparisons([r for r in table if r.measure is each]) for each in MEASURES)]
-    else:
-        parts.append(f"{ONE_SEED}\n")
-    return "\n".join(filter(None, parts))
+    """The measures under their caption, how to read them, and each one's comparisons where there are two seeds."""
+    parts = [f"{caption}\n", markdown.table(overview(table), NAMES[:2]), f"{reading(table)}\n"]
+    if several([row.to_baseline for row in table]):
+        parts += [_comparisons([row for row in table if row.measure is measure]) for measure in MEASURES]
+    return "\n".join(parts)
+
+
+def reading(table: Sequence[Row]) -> str:
+    """What the numbers are and what they can tell, in two paragraphs."""
+    return f"{MEASURED}\n\n{COMPARED if several([row.to_baseline for row in table]) else NO_CLAIM}"
 
 
 def _comparisons(table: Sequence[Row]) -> str:
-    """One measure's comparisons with the baselines; empty where there are none."""
+    """One measure's comparisons with the baselines."""
     measure, epochs = table[0].measure, table[0].epochs
     compared = [row for row in table if row.to_baseline]
-    if not compared:
-        return ""
     title = f"**{measure.claim}: {measure.title}**, {'more' if measure.higher_is_better else 'less'} is better"
     if not any(row.sample.reached for row in table):
         return f"{title}. No run got there within {epochs} epochs.\n"

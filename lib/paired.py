@@ -88,3 +88,8 @@ def against_baselines(
         compare(arm.measured(measure), baseline.measured(measure), higher_is_better) if baseline else None
         for arm, baseline in with_baselines(arms)
     ]
+
+
+def several(comparisons: Sequence[Comparison | None]) -> bool:
+    """Whether any is over more than one seed: below that nothing tells a difference from chance."""
+    return any(each is not None and each.n > 1 for each in comparisons)

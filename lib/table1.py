@@ -8,7 +8,7 @@ import pandas as pd
 from lib import cells, markdown
 from lib.arms import Arm, arms_of
 from lib.metrics import RunMetrics
-from lib.paired import Comparison, against_baselines, corrected
+from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import data_name, model_name, table1_accuracy, unit_name
 from lib.sample import Sample
 
@@ -16,9 +16,11 @@ NAMES = ["Model", "Depth", "Layers in Residual Unit"]
 PAPER = ["Paper", "Difference to paper"]
 DECIMALS = 4  # the paper's
 
-ONE_SEED = "One seed shows no spread: this table supports no claim about which ordering is better."
-NO_BASELINE = "No ordering has its network's baseline beside it: this table compares nothing."
-SEEDS = (
+NO_CLAIM = (
+    "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: this table "
+    "supports no claim about which ordering is better."
+)
+COMPARED = (
     "Mean ± standard deviation over n seeds, each of the last epoch. Difference to baseline: mean over the seeds that "
     "both have finished, arm minus its network's baseline, paired by seed; its 95 % t-interval; wins, the seeds in "
     "which the arm is better; p of the paired t-test, two-sided, Holm-corrected for the table's {comparisons}. "
@@ -115,24 +117,22 @@ def to_csv(table: Sequence[Row], dataset: str) -> str:
 def reading(table: Sequence[Row]) -> str:
     """What the table can tell and how to read it, in a sentence or a few."""
     compared = [row.to_baseline for row in table if row.to_baseline]
-    if max(row.accuracy.n for row in table) < 2:
-        return ONE_SEED
-    if not compared:
-        return NO_BASELINE
-    return SEEDS.format(comparisons=f"{len(compared)} comparison{'s' * (len(compared) > 1)}")
+    if not several(compared):
+        return NO_CLAIM
+    return COMPARED.format(comparisons=f"{len(compared)} comparison{'s' * (len(compared) > 1)}")
 
 
 def to_markdown(table: Sequence[Row], dataset: str, caption: str) -> str:
     """The table as Markdown under its caption, and how to read it.
 
-    In two parts, each as wide as a terminal: the paper's columns, then the comparisons with the baselines, once a
-    second seed makes them more than one number minus another.
+    In two parts, neither wider than a terminal: the paper's columns, then the comparisons with the baselines where
+    there are two seeds; of one seed they would be one number minus another.
     """
     whole = frame(table, dataset)
-    parts = [f"{caption}\n\n", markdown.table(whole[[*NAMES, _data(dataset), "n", *PAPER]], NAMES[:2])]
-    compared = [row.to_baseline is not None for row in table]
-    if any(compared) and max(row.accuracy.n for row in table) > 1:
-        supported = [row.to_baseline.supported for row in table if row.to_baseline]
-        part = markdown.bold(whole.loc[compared, [*NAMES, *cells.COMPARISON]], cells.COMPARISON[0], supported)
-        parts += ["\n", markdown.table(part, NAMES[:2])]
-    return "".join([*parts, "\n", reading(table), "\n"])
+    parts = [f"{caption}\n", markdown.table(whole[[*NAMES, _data(dataset), "n", *PAPER]], NAMES[:2])]
+    compared = [row.to_baseline for row in table if row.to_baseline]
+    if several(compared):
+        part = whole.loc[[row.to_baseline is not None for row in table], [*NAMES, *cells.COMPARISON]]
+        part = markdown.bold(part, cells.COMPARISON[0], [each.supported for each in compared])
+        parts.append(markdown.table(part, NAMES[:2]))
+    return "\n".join([*parts, f"{reading(table)}\n"])

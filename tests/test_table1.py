@@ -134,10 +134,17 @@ def test_equal_differences_show_no_interval_and_are_not_bold():
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-def test_a_study_without_anything_to_compare_says_so(ordering):
+def test_a_study_without_anything_to_compare_supports_no_claim(ordering):
     runs = [run for network in NETWORKS for run in arm_of([0.5, 0.6], network, ordering)]
     text = table1.to_markdown(table1.rows(runs), "cifar10", "Caption")
-    assert table1.NO_BASELINE in text and "Wins" not in text
+    assert "supports no claim" in text and "0.5500 ± 0.0707" in text and "Wins" not in text
+
+
+@pytest.mark.parametrize("seeds", [(0,), (2, 3)], ids=["one in common", "none in common"])
+def test_two_seeds_of_which_the_baseline_has_not_both_support_no_claim(seeds):
+    runs = [*arm_of([0.5, 0.6], ordering="conv_relu_ic"), *(run_of("resnet110", "baseline", seed) for seed in seeds)]
+    text = table1.to_markdown(table1.rows(runs), "cifar10", "Caption")
+    assert "supports no claim" in text and "Wins" not in text
 
 
 def test_seeds_that_only_one_arm_has_do_not_enter_a_comparison_and_n_shows_it():
