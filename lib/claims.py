@@ -13,7 +13,7 @@ from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import model_name, unit_name
 from lib.sample import Sample
 
-NO_CLAIM = (
+ONE_SEED = (
     "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: these "
     "numbers support no claim about which ordering converges faster or more steadily."
 )
@@ -140,7 +140,7 @@ def to_markdown(table: Sequence[Row], caption: str) -> str:
 
 def reading(table: Sequence[Row]) -> str:
     """What the numbers are and what they can tell, in two paragraphs."""
-    return f"{MEASURED}\n\n{COMPARED if several([row.to_baseline for row in table]) else NO_CLAIM}"
+    return f"{MEASURED}\n\n{COMPARED if several([row.to_baseline for row in table]) else ONE_SEED}"
 
 
 def _comparisons(table: Sequence[Row]) -> str:

@@ -16,7 +16,7 @@ NAMES = ["Model", "Depth", "Layers in Residual Unit"]
 PAPER = ["Paper", "Difference to paper"]
 DECIMALS = 4  # the paper's
 
-NO_CLAIM = (
+ONE_SEED = (
     "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: this table "
     "supports no claim about which ordering is better."
 )
@@ -118,7 +118,7 @@ def reading(table: Sequence[Row]) -> str:
     """What the table can tell and how to read it, in a sentence or a few."""
     compared = [row.to_baseline for row in table if row.to_baseline]
     if not several(compared):
-        return NO_CLAIM
+        return ONE_SEED
     return COMPARED.format(comparisons=f"{len(compared)} comparison{'s' * (len(compared) > 1)}")
 
 
