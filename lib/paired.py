@@ -52,8 +52,10 @@ def compare(values: Mapping[int, float], baseline: Mapping[int, float], higher_i
     if not np.isfinite(pairs).all() or not pairs:
         return Comparison(len(pairs), wins)
     sample = Sample(tuple(differences))
-    if sample.n < 2 or max(differences) - min(differences) < EQUAL:
-        return Comparison(sample.n, wins, sample.mean, sample.sd)
+    if sample.n < 2:
+        return Comparison(sample.n, wins, sample.mean)
+    if max(differences) - min(differences) < EQUAL:
+        return Comparison(sample.n, wins, sample.mean, sd=0.0)
     low, high, p = (float(each) for each in t_test(*np.transpose(pairs)))
     return Comparison(sample.n, wins, sample.mean, sample.sd, low, high, p)
 

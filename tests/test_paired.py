@@ -109,7 +109,7 @@ def test_one_pair_has_a_difference_and_no_more():
 def test_equal_differences_give_no_interval_of_width_zero_and_no_certainty(arm):
     compared = compare(arm, {0: 0.31, 1: 0.41, 2: 0.51})  # 0.32 - 0.31 is not 0.42 - 0.41 to a computer
     assert compared.mean == pytest.approx(arm[0] - 0.31)
-    assert (compared.low, compared.high, compared.p) == (None, None, None)
+    assert (compared.sd, compared.low, compared.high, compared.p) == (0, None, None, None)
     assert compared.wins == (3 if arm[0] > 0.31 else 0)
 
 
