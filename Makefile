@@ -4,7 +4,7 @@ VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearsal study doctor benchmark test crash-test lint env env-dev lock clean
+.PHONY: help rehearsal study power doctor benchmark test crash-test lint env env-dev lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ study: env  ## all runs of params.yaml side by side, as many at once as this mac
 	dvc repro plan download
 	python -m tools.study
 	dvc repro
+
+power: env  ## how many seeds it takes to see a difference of d points, at the spread measured so far (POINTS="0.3 1")
+	@test -f plan/study.json || dvc repro --quiet plan
+	@python -m tools.power $(POINTS)
 
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
 	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor

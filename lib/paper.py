@@ -12,6 +12,8 @@ TABLE_1: dict[tuple[str, int], dict[str, float]] = {
     ("bottleneck", 164): {"relu_ic_conv": 0.8218, "ic_conv_relu": 0.8455, "conv_relu_ic": 0.8498, "baseline": 0.8254},
 }
 
+LAYERS_IN_RESIDUAL_UNIT = {"basic": 2, "bottleneck": 3}
+
 
 def table1_accuracy(block: str, depth: int, ordering: str) -> float | None:
     """Table 1's accuracy, or None for a network or an ordering the study did not train."""
@@ -27,6 +29,12 @@ def ordering_name(ordering: str) -> str:
     """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D."""
     words = {"relu": "ReLU", "ic": "IC", "conv": "Conv2D", "bn": "BN", "dropout": "Dropout", "baseline": "Baseline"}
     return "-".join(words[layer] for layer in ordering.split("_"))
+
+
+def unit_name(block: str, ordering: str) -> str:
+    """A residual unit's layers as Table 1 names them: 2x{ReLU-IC-Conv2D}, or Baseline."""
+    name = ordering_name(ordering)
+    return name if ordering == "baseline" else f"{LAYERS_IN_RESIDUAL_UNIT[block]}x{{{name}}}"
 
 
 def data_name(dataset: str) -> str:

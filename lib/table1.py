@@ -1,84 +1,138 @@
-"""Table 1: test accuracy at the end of training, beside the study's."""
+"""Table 1: test accuracy at the end of training, beside its network's baseline and the study's."""
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 
 import pandas as pd
 
+from lib import cells, markdown
+from lib.arms import Arm, arms_of
 from lib.metrics import RunMetrics
-from lib.paper import data_name, model_name, ordering_name, table1_accuracy
+from lib.paired import Comparison, against_baselines, corrected, several
+from lib.paper import data_name, model_name, table1_accuracy, unit_name
+from lib.sample import Sample
 
-LAYERS_IN_RESIDUAL_UNIT = {"basic": 2, "bottleneck": 3}
+NAMES = ["Model", "Depth", "Layers in Residual Unit"]
+PAPER = ["Paper", "Difference to paper"]
+DECIMALS = 4  # the paper's
+
+ONE_SEED = (
+    "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: this table "
+    "supports no claim about which ordering is better."
+)
+COMPARED = (
+    "Mean ± standard deviation over n seeds, each of the last epoch. Difference to baseline: mean over the seeds that "
+    "both have finished, arm minus its network's baseline, paired by seed; its 95 % t-interval; wins, the seeds in "
+    "which the arm is better; p of the paired t-test, two-sided, Holm-corrected for the table's {comparisons}. "
+    "Metric and comparisons were fixed before the runs. Bold where p < 0.05, for better or worse; a dash where the "
+    "data cannot say."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A network in one ordering. Accuracies are fractions of 1, or None where there is none."""
+    """A network in one ordering. Accuracies are fractions of 1."""
 
+    network: str
+    ordering: str
     model: str
     depth: int
     layers: str  # "2x{ReLU-IC-Conv2D}", or "Baseline"
-    accuracy: float | None  # the mean over seeds, of the last epoch's
+    accuracy: Sample  # of the finished runs, of the last epoch
+    to_baseline: Comparison | None  # None for a baseline, and where the network has none
     paper: float | None
 
     @property
-    def difference(self) -> float | None:
-        return None if self.accuracy is None or self.paper is None else self.accuracy - self.paper
+    def to_paper(self) -> float | None:
+        return None if self.accuracy.mean is None or self.paper is None else self.accuracy.mean - self.paper
 
 
 def rows(runs: Sequence[RunMetrics]) -> list[Row]:
     """The table's rows, in the order in which the runs first name a network and an ordering.
 
-    A run that is not finished has no accuracy "at the end of training" yet, and counts as missing.
+    A run that is not finished has no accuracy "at the end of training" yet, and counts as missing. Raises BadInput
+    where a seed stands twice.
     """
-    kinds = dict.fromkeys((run.facts.network, run.facts.ordering) for run in runs)
-    return [_row([run for run in runs if (run.facts.network, run.facts.ordering) == kind]) for kind in kinds]
+    arms = arms_of(runs)
+    compared = corrected(against_baselines(arms, accuracy))
+    return [_row(arm, comparison) for arm, comparison in zip(arms, compared, strict=True)]
 
 
-def _row(runs: Sequence[RunMetrics]) -> Row:
-    facts = runs[0].facts
-    name = ordering_name(facts.ordering)
-    finished = [run.test_accuracy for run in runs if run.finished]
+def accuracy(run: RunMetrics) -> float:
+    """What the study measures a run by, fixed before: the last epoch's test accuracy."""
+    return run.test_accuracy
+
+
+def _row(arm: Arm, comparison: Comparison | None) -> Row:
+    facts = arm.facts
     return Row(
+        facts.network,
+        facts.ordering,
         model_name(facts.block),
         facts.depth,
-        name if facts.ordering == "baseline" else f"{LAYERS_IN_RESIDUAL_UNIT[facts.block]}x{{{name}}}",
-        statistics.mean(finished) if finished else None,
+        unit_name(facts.block, facts.ordering),
+        Sample(tuple(arm.measured(accuracy).values())),
+        comparison,
         table1_accuracy(facts.block, facts.depth, facts.ordering) if facts.dataset == "cifar10" else None,
     )
 
 
-def _frame(table: Sequence[Row], dataset: str) -> pd.DataFrame:
-    """The table as text, with the paper's columns first."""
-    heads = ["Model", "Depth", "Layers in Residual Unit", data_name(dataset).replace("-", ""), "Paper", "Difference"]
-    cells = [
-        [row.model, str(row.depth), row.layers, *map(_text, (row.accuracy, row.paper)), _text(row.difference, sign="+")]
-        for row in table
-    ]
-    return pd.DataFrame(cells, columns=heads)
+def frame(table: Sequence[Row], dataset: str) -> pd.DataFrame:
+    """The whole table as texts, a column per head, empty where there is nothing to say."""
+    heads = [*NAMES, _data(dataset), "n", *cells.COMPARISON, *PAPER]
+    return pd.DataFrame(
+        [
+            [
+                *(row.model, str(row.depth), row.layers),
+                *(cells.mean_and_sd(row.accuracy, DECIMALS), str(row.accuracy.n)),
+                *cells.comparison(row.to_baseline, DECIMALS),
+                *(cells.number(row.paper, DECIMALS), cells.number(row.to_paper, DECIMALS, "+")),
+            ]
+            for row in table
+        ],
+        columns=heads,
+    )
 
 
-def _text(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.4f}"
+def _data(dataset: str) -> str:
+    return data_name(dataset).replace("-", "")
 
 
 def to_csv(table: Sequence[Row], dataset: str) -> str:
-    """The table as CSV; an accuracy that is not there is an empty field."""
-    return _frame(table, dataset).to_csv(index=False, lineterminator="\n")
+    """The table as CSV, a number to a field; what is not there is an empty field."""
+    heads = [*NAMES, _data(dataset), "Standard deviation", "n", *cells.NUMBERS, *PAPER]
+    fields = [
+        [
+            *(row.model, row.depth, row.layers),
+            *(cells.number(each, 6) for each in (row.accuracy.mean, row.accuracy.sd)),
+            row.accuracy.n,
+            *cells.numbers(row.to_baseline, 6),
+            *(cells.number(row.paper, DECIMALS), cells.number(row.to_paper, 6)),
+        ]
+        for row in table
+    ]
+    return pd.DataFrame(fields, columns=heads).to_csv(index=False, lineterminator="\n")
+
+
+def reading(table: Sequence[Row]) -> str:
+    """What the table can tell and how to read it, in a sentence or a few."""
+    compared = [row.to_baseline for row in table if row.to_baseline]
+    if not several(compared):
+        return ONE_SEED
+    return COMPARED.format(comparisons=f"{len(compared)} comparison{'s' * (len(compared) > 1)}")
 
 
 def to_markdown(table: Sequence[Row], dataset: str, caption: str) -> str:
-    """The table as Markdown under its caption, columns aligned so that it reads as plain text too.
+    """The table as Markdown under its caption, and how to read it.
 
-    As in the paper, a model and a depth are named once, in the first of their rows.
+    In two parts, neither wider than a terminal: the paper's columns, then the comparisons with the baselines where
+    there are two seeds; of one seed they would be one number minus another.
     """
-    frame = _frame(table, dataset).replace("", "–")
-    repeated = frame[["Model", "Depth"]].eq(frame[["Model", "Depth"]].shift())
-    frame.loc[repeated.all(axis=1), "Depth"] = ""
-    frame.loc[repeated["Model"], "Model"] = ""
-    lines = [list(frame.columns), *frame.values.tolist()]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(frame.columns))]
-    texts = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    texts.insert(1, ["-" * (width - 1) + (":" if column > 2 else "-") for column, width in enumerate(widths)])
-    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in texts)
+    whole = frame(table, dataset)
+    parts = [f"{caption}\n", markdown.table(whole[[*NAMES, _data(dataset), "n", *PAPER]], NAMES[:2])]
+    compared = [row.to_baseline for row in table if row.to_baseline]
+    if several(compared):
+        part = whole.loc[[row.to_baseline is not None for row in table], [*NAMES, *cells.COMPARISON]]
+        part = markdown.bold(part, cells.COMPARISON[0], [each.supported for each in compared])
+        parts.append(markdown.table(part, NAMES[:2]))
+    return "\n".join([*parts, f"{reading(table)}\n"])

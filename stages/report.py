@@ -1,11 +1,13 @@
-"""metrics/ + plan/study.json -> plots/figure4.svg, plots/figure4.png, plots/table1.md, plots/table1.csv."""
+"""metrics/ + plan/study.json -> plots/: figure4.{svg,png}, table1.{md,csv}, claims.{svg,png,md,csv}."""
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import figure4, table1
+from lib import claims, claims_figure, drawing, figure4, table1
+from lib.arms import arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
 from lib.files import read_json, write_whole
 from lib.metrics import RunMetrics, read_metrics
@@ -17,20 +19,34 @@ def main() -> None:
     with errors_exit("report"):
         study = read_study(Path("plan/study.json"))
         runs = collect(study, Path("metrics"))
-        dataset = runs[0].facts.dataset
-        caption = circumstances(study, runs)
-        table = table1.rows(runs)
-        figure = figure4.draw(runs, caption, study["report"]["accuracy_from"])
-        outputs = {
-            "figure4.svg": figure4.rendered(figure, "svg", study["report"]["figure_dpi"]),
-            "figure4.png": figure4.rendered(figure, "png", study["report"]["figure_dpi"]),
-            "table1.md": table1.to_markdown(table, dataset, f"Table 1. {caption}").encode(),
-            "table1.csv": table1.to_csv(table, dataset).encode(),
-        }
+        if unequal := unequal_seeds(arms_of(runs)):
+            print(f"report: {unequal}")
+        outputs = plots(study, runs)
         for name, content in outputs.items():
             write_whole(Path("plots", name), content)
         print(outputs["table1.md"].decode())
-        print("report: figure in plots/figure4.png, table in plots/table1.md")
+        print("report: in plots/: figure4.png, table1.md; of convergence and stability claims.png, claims.md")
+
+
+def plots(study: dict[str, Any], runs: Sequence[RunMetrics]) -> dict[str, bytes]:
+    """What the report shows, by file name."""
+    dataset, caption, settings = runs[0].facts.dataset, circumstances(study, runs), study["report"]
+    table, measures = table1.rows(runs), claims.rows(runs)
+    figures = {
+        "figure4": figure4.draw(runs, caption, settings["accuracy_from"]),
+        "claims": claims_figure.draw(measures, caption),
+    }
+    return {
+        **{
+            f"{name}.{kind}": drawing.rendered(figure, kind, settings["figure_dpi"])
+            for name, figure in figures.items()
+            for kind in ("svg", "png")
+        },
+        "table1.md": table1.to_markdown(table, dataset, f"Table 1. {caption}").encode(),
+        "table1.csv": table1.to_csv(table, dataset).encode(),
+        "claims.md": claims.to_markdown(measures, f"Convergence and stability. {caption}").encode(),
+        "claims.csv": claims.to_csv(measures).encode(),
+    }
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -58,31 +74,38 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
-    wanted = {run: folder / f"{run}.json" for run in study["runs"]}
-    foreign = sorted(path.stem for path in folder.glob("*.json") if path.stem not in wanted)
-    missing = [run for run, path in wanted.items() if not path.exists()]
+    foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
+    missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
     if foreign:
         print(f"report: left out, since the study does not name them: {', '.join(foreign)}")
     if missing:
         print(f"report: missing, train them by `dvc repro`: {', '.join(missing)}")
-    runs = [read_metrics(path) for path in wanted.values() if path.exists()]
+    runs = read_runs(study, folder)
     if not runs:
         raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
-    for run in runs:
-        if run.facts.epochs != study["epochs"]:
-            raise BadInput(
-                f"{wanted[run.name]} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
-                "train it anew by `dvc repro`"
-            )
-        if run.facts.dataset != runs[0].facts.dataset:
-            raise BadInput(
-                f"{wanted[run.name]} is of the {run.facts.dataset} data set, {wanted[runs[0].name]} of the "
-                f"{runs[0].facts.dataset} one: train them on the same by `dvc repro`"
-            )
     return runs
 
 
-def circumstances(study: dict[str, Any], runs: list[RunMetrics]) -> str:
+def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
+    """The study's runs that are there, in its order. Raises BadInput for one that is damaged, or unlike the others."""
+    paths = [folder / f"{run}.json" for run in study["runs"]]
+    runs = {path: read_metrics(path) for path in paths if path.exists()}
+    for path, run in runs.items():
+        first, other = next(iter(runs.items()))
+        if run.facts.epochs != study["epochs"]:
+            raise BadInput(
+                f"{path} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
+                "train it anew by `dvc repro`"
+            )
+        if run.facts.dataset != other.facts.dataset:
+            raise BadInput(
+                f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
+                "on the same by `dvc repro`"
+            )
+    return list(runs.values())
+
+
+def circumstances(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     """What the results are worth, in one line: data, scale, number of runs, software, device."""
     seeds = len({run.facts.seed for run in runs})
     devices = " and ".join(sorted({run.facts.device for run in runs}))

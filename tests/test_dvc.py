@@ -234,6 +234,21 @@ def test_fewer_epochs_are_not_answered_with_the_longer_run(finished: Project, tm
     assert {path: finished.results("metrics", "models")[path] for path in shorter} == shorter
 
 
+def test_a_second_seed_trains_only_its_own_runs_and_gives_the_table_its_statistics(finished: Project) -> None:
+    assert "supports no claim" in (finished.folder / "plots/table1.md").read_text()
+    before = finished.results("metrics", "models")
+    output = finished.dvc("exp", "run", "-S", "seeds=[0,1]")
+    assert all(skipped(run) in output for run in RUNS)
+    assert len(TRAINED.findall(output)) == EPOCHS * len(RUNS)
+    assert before.items() < finished.results("metrics", "models").items()
+    table = (finished.folder / "plots/table1.md").read_text()
+    assert "supports no claim" not in table and "n = 2 seeds, 6 of 6 runs" in table
+    assert table.count(" ± ") >= 3 and table.count("/2 |") == 2
+    first = finished.results("plots")
+    finished.dvc("repro", "--force", "--single-item", "report")
+    assert finished.results("plots") == first
+
+
 # Edits of the code.
 
 

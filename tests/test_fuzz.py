@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from lib import figure4
+from lib import claims_figure, drawing, figure4
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
 from lib.device import Circumstances
@@ -581,7 +581,8 @@ def test_the_report_refuses_a_study_or_reports_what_it_says(
 ) -> None:
     drawn: list[tuple[Any, ...]] = []  # drawing takes a second and is tested elsewhere
     monkeypatch.setattr(figure4, "draw", lambda *arguments: drawn.append(arguments))
-    monkeypatch.setattr(figure4, "rendered", lambda figure, kind, dpi: drawn.append((kind, dpi)) or b"a figure")
+    monkeypatch.setattr(claims_figure, "draw", lambda *_: None)
+    monkeypatch.setattr(drawing, "rendered", lambda figure, kind, dpi: drawn.append((kind, dpi)) or b"a figure")
     Path("plan/study.json").write_bytes(content)
     if answer("study, report", lambda: ended(report.main, capsys), "") is None:
         assert drawn == []

@@ -34,7 +34,7 @@ ARROWS = {
         "training",
         "turns",
     },
-    "stages.report": {"figure4", "metrics", "paper", "table1"},
+    "stages.report": {"arms", "claims", "claims_figure", "drawing", "figure4", "metrics", "paper", "table1"},
     "plan": {"card"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
@@ -43,10 +43,18 @@ ARROWS = {
     "training": {"checkpoint", "metrics", "recorded"},
     "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
-    "figure4": {"metrics", "paper"},
-    "table1": {"metrics", "paper"},
+    "figure4": {"arms", "drawing", "metrics", "paper"},
+    "table1": {"arms", "cells", "markdown", "metrics", "paired", "paper", "sample"},
+    "claims": {"arms", "cells", "convergence", "markdown", "metrics", "paired", "paper", "sample"},
+    "claims_figure": {"claims", "drawing", "paper"},
+    "arms": {"metrics"},
+    "paired": {"arms", "metrics", "sample"},
+    "power": {"paired"},
+    "cells": {"paired", "sample"},
 }
-STANDARD_LIBRARY_ONLY = ["card", "errors", "files", "lock", "metrics", "paper", "source", "stopping"]
+STANDARD_LIBRARY_ONLY = [
+    *("arms", "card", "convergence", "errors", "files", "lock", "metrics", "paper", "sample", "source", "stopping")
+]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
 

@@ -1,37 +1,16 @@
 import csv
-import dataclasses
+import json
 import re
 import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+from runs import all_runs, run_of, run_with
 
-from lib import figure4, paper, table1
+from lib import claims_figure, drawing, figure4
 from lib.files import canonical_json
-from lib.metrics import EpochRecord, RunFacts, RunMetrics, write_metrics
+from lib.metrics import write_metrics
 from stages import report
-
-NETWORKS = {
-    "resnet110": ("basic", 110),
-    "resnet164": ("basic", 164),
-    "resnetb110": ("bottleneck", 110),
-    "resnetb164": ("bottleneck", 164),
-}
-ORDERINGS = ["relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "baseline"]
-
-
-def run_of(network, ordering, seed=0, epochs=3, accuracy=0.5, dataset="cifar10"):
-    block, depth = NETWORKS[network]
-    facts = RunFacts(network, block, depth, ordering, seed, dataset, epochs, 1000, "2.14.1", "cpu")
-    history = [EpochRecord(e, 0.001, 1.0, 0.4, 1.1, accuracy * e / epochs) for e in range(1, epochs + 1)]
-    return RunMetrics(facts, tuple(history))
-
-
-def all_runs(**facts):
-    return [
-        run_of(network, ordering, accuracy=0.5 + 0.02 * index, **facts)
-        for index, (network, ordering) in enumerate((n, o) for n in NETWORKS for o in ORDERINGS)
-    ]
 
 
 @pytest.fixture
@@ -55,89 +34,19 @@ def study(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_figure_has_the_papers_four_panels_with_four_curves_each():
-    figure = figure4.draw(all_runs(), "title", 0.1)
-    titles = [panel.get_title() for panel in figure.axes]
-    assert titles == [
-        "(a) ResNet 110 on CIFAR-10",
-        "(b) ResNet 164 on CIFAR-10",
-        "(c) ResNet-B 110 on CIFAR-10",
-        "(d) ResNet-B 164 on CIFAR-10",
-    ]
-    for panel in figure.axes:
-        curves = [line for line in panel.get_lines() if len(line.get_xdata()) == 3]
-        assert len(curves) == 4
-        assert len({line.get_color() for line in curves}) == 4
-        assert len({str(line._dash_pattern) for line in curves}) == 4, "told apart without colour too"
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Without the figures, which take seconds and are tested elsewhere."""
+    for module in (figure4, claims_figure):
+        monkeypatch.setattr(module, "draw", lambda *_: None)
+    monkeypatch.setattr(drawing, "rendered", lambda *_: b"a figure")
 
 
-def test_curves_are_the_histories():
-    runs = all_runs()
-    panel = figure4.draw(runs, "title", 0.1).axes[0]
-    curves = [line for line in panel.get_lines() if len(line.get_xdata()) == 3]
-    assert [list(line.get_ydata()) for line in curves] == [
-        pytest.approx([record.test_accuracy for record in run.history]) for run in runs[:4]
-    ]
-
-
-def test_three_or_five_networks_get_as_many_panels():
-    runs = [run for run in all_runs() if run.facts.network != "resnetb164"]
-    titles = [panel.get_title() for panel in figure4.draw(runs, "title", 0.1).axes if panel.axison]
-    assert len(titles) == 3
-
-
-def test_several_seeds_become_one_curve_with_a_band():
-    runs = [run_of("resnet110", "baseline", seed, accuracy=0.4 + 0.1 * seed) for seed in (0, 1)]
-    panel = figure4.draw(runs, "title", 0.1).axes[0]
-    (curve,) = [line for line in panel.get_lines() if len(line.get_xdata()) == 3]
-    assert curve.get_ydata()[-1] == pytest.approx(0.45)
-    assert len(panel.collections) == 1
-
-
-def test_table_has_the_papers_rows_and_our_numbers_beside_its():
-    table = table1.rows(all_runs())
-    assert [(row.model, row.depth, row.layers) for row in table[:4]] == [
-        ("ResNet", 110, "2x{ReLU-IC-Conv2D}"),
-        ("ResNet", 110, "2x{IC-Conv2D-ReLU}"),
-        ("ResNet", 110, "2x{Conv2D-ReLU-IC}"),
-        ("ResNet", 110, "Baseline"),
-    ]
-    assert table[-2].layers == "3x{Conv2D-ReLU-IC}" and table[-2].model == "ResNet-B"
-    assert len(table) == 16
-    assert [row.paper for row in table[:4]] == [0.8226, 0.8429, 0.8449, 0.6454]
-    assert table[3].difference == pytest.approx(0.56 - 0.6454)
-
-
-def test_paper_has_sixteen_numbers_as_printed():
-    numbers = [value for row in paper.TABLE_1.values() for value in row.values()]
-    assert len(numbers) == 16
-    assert sum(numbers) == pytest.approx(13.1077)
-
-
-def test_the_paper_is_no_yardstick_for_other_data_or_other_depths():
-    assert table1.rows([run_of("resnet110", "baseline", dataset="synthetic")])[0].paper is None
-    shallow = run_of("resnet110", "baseline")
-    shallow = dataclasses.replace(shallow, facts=dataclasses.replace(shallow.facts, depth=8))
-    assert table1.rows([shallow])[0].paper is None
-
-
-def test_an_unfinished_run_has_no_accuracy_at_the_end_of_training():
-    run = run_of("resnet110", "baseline")
-    assert table1.rows([dataclasses.replace(run, history=run.history[:2])])[0].accuracy is None
-
-
-def test_seeds_are_averaged():
-    runs = [run_of("resnet110", "baseline", seed, accuracy=0.4 + 0.1 * seed) for seed in (0, 1)]
-    assert table1.rows(runs)[0].accuracy == pytest.approx(0.45)
-
-
-def test_report_writes_four_files_and_prints_the_table(study, capsys):
+def test_report_writes_eight_files_and_prints_the_table(study, capsys):
     report.main()
     assert sorted(path.name for path in (study / "plots").iterdir()) == [
-        "figure4.png",
-        "figure4.svg",
-        "table1.csv",
-        "table1.md",
+        *("claims.csv", "claims.md", "claims.png", "claims.svg"),
+        *("figure4.png", "figure4.svg", "table1.csv", "table1.md"),
     ]
     rows = list(csv.DictReader((study / "plots/table1.csv").read_text().splitlines()))
     assert len(rows) == 16
@@ -145,12 +54,22 @@ def test_report_writes_four_files_and_prints_the_table(study, capsys):
         "Model": "ResNet",
         "Depth": "110",
         "Layers in Residual Unit": "Baseline",
-        "CIFAR10": "0.5600",
+        "CIFAR10": "0.560000",
+        "Standard deviation": "",
+        "n": "1",
+        "Difference to baseline": "",
+        "Interval low": "",
+        "Interval high": "",
+        "Pairs": "",
+        "Wins": "",
+        "p": "",
+        "Holm p": "",
         "Paper": "0.6454",
-        "Difference": "-0.0854",
+        "Difference to paper": "-0.085400",
     }
     assert (study / "plots/table1.md").read_text() in capsys.readouterr().out
-    ET.parse(study / "plots/figure4.svg")
+    for figure in ("figure4", "claims"):
+        ET.parse(study / f"plots/{figure}.svg")
 
 
 def test_report_is_byte_identical_when_rerun(study):
@@ -160,17 +79,16 @@ def test_report_is_byte_identical_when_rerun(study):
     assert {path.name: path.read_bytes() for path in (study / "plots").iterdir()} == first
 
 
-def test_synthetic_data_is_named_in_figure_and_table(study):
+def test_synthetic_data_is_named_in_every_table(study, undrawn):
     for run in all_runs(dataset="synthetic"):
         write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
     report.main()
-    assert "SYNTHETIC" in (study / "plots/table1.md").read_text().splitlines()[0]
-    assert "CIFAR" not in (study / "plots/table1.md").read_text()
-    figure = figure4.draw(all_runs(dataset="synthetic"), "title", 0.1)
-    assert figure.axes[0].get_title() == "(a) ResNet 110 on SYNTHETIC"
+    for name in ("table1.md", "claims.md"):
+        text = (study / "plots" / name).read_text()
+        assert "SYNTHETIC" in text.splitlines()[0] and "CIFAR" not in text
 
 
-def test_missing_and_foreign_runs_are_named_and_left_out(study, capsys):
+def test_missing_and_foreign_runs_are_named_and_left_out(study, undrawn, capsys):
     (study / "metrics/resnet110-baseline-0.json").unlink()
     other = run_of("resnet110", "baseline", seed=7)
     write_metrics(study / f"metrics/{other.name}.json", other.facts, other.history)
@@ -179,6 +97,24 @@ def test_missing_and_foreign_runs_are_named_and_left_out(study, capsys):
     assert re.search("missing.*: resnet110-baseline-0$", out, flags=re.MULTILINE)
     assert re.search("left out.*: resnet110-baseline-7$", out, flags=re.MULTILINE)
     assert "15 of 16 runs" in (study / "plots/table1.md").read_text()
+
+
+def test_unequal_seeds_are_told_in_one_line(study, undrawn, capsys):
+    runs = [run for seed in (0, 1, 2) for run in all_runs(seed=seed)]
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"runs": [run.name for run in runs]}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    unfinished = run_with([0.1, 0.2], "resnet164", "baseline", seed=2, epochs=3)
+    for run in [*runs, unfinished]:
+        if run.name != "resnet110-conv_relu_ic-1":
+            write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
+    report.main()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "unequal seeds" in line]
+    assert "resnet110-conv_relu_ic lacks 1; resnet164-baseline lacks 2;" in line and "`dvc repro`" in line
+
+
+def test_equal_seeds_need_no_word(study, undrawn, capsys):
+    report.main()
+    assert "unequal" not in capsys.readouterr().out
 
 
 def refused(capsys):

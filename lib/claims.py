@@ -1,0 +1,170 @@
+"""The 2021 study's claims of faster and more stable training, measured: histories -> rows -> Markdown, CSV."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pandas as pd
+
+from lib import cells, convergence, markdown
+from lib.arms import arms_of
+from lib.metrics import RunMetrics
+from lib.paired import Comparison, against_baselines, corrected, several
+from lib.paper import model_name, unit_name
+from lib.sample import Sample
+
+ONE_SEED = (
+    "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: these "
+    "numbers support no claim about which ordering converges faster or more steadily."
+)
+MEASURED = (
+    "Epochs to a level: the first at whose end the test accuracy is at least that. Where a run never gets there: the "
+    "median of all runs (reached/n), such a run counted as later than any other, and no test, only wins. Area under "
+    "the curve: the mean height of the curve of test accuracy. Late epoch-to-epoch change: the mean absolute change of "
+    "test accuracy from an epoch to the next, after half the training; while a curve still rises, its rise is part of "
+    "that."
+)
+COMPARED = (
+    "Mean ± standard deviation over n seeds. Differences: arm minus its network's baseline, paired by seed, with the "
+    "95 % t-interval; wins, the seeds in which the arm is better; p of the paired t-test, two-sided, Holm-corrected "
+    "for all comparisons of the claim. Measures and comparisons were fixed before the runs. Bold where p < 0.05, for "
+    "better or worse; a dash where the data cannot say."
+)
+
+NAMES = ["Model", "Depth", "Layers in Residual Unit"]
+LEVELS = (0.70, 0.75, 0.80)  # fixed before the study: one chosen from its curves would favour an arm
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A number of a run that a claim comes down to."""
+
+    claim: str
+    title: str
+    of_accuracies: Callable[[Sequence[float]], float | None]
+    higher_is_better: bool = False
+    of_epochs: bool = False  # counts them; else it is a fraction of 1, as accuracies are
+
+    @property
+    def decimals(self) -> int:
+        return 1 if self.of_epochs else 4
+
+    def __call__(self, run: RunMetrics) -> float | None:
+        return self.of_accuracies([record.test_accuracy for record in run.history])
+
+
+FASTER, STEADIER = "Faster convergence", "More stable training"
+MEASURES = (
+    *(
+        Measure(FASTER, f"Epochs to {100 * level:.0f} %", partial(convergence.epochs_to_reach, level), of_epochs=True)
+        for level in LEVELS
+    ),
+    Measure(FASTER, "Area under the curve", convergence.area_under_curve, higher_is_better=True),
+    Measure(STEADIER, "Late epoch-to-epoch change", convergence.late_change),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A measure of a network in one ordering."""
+
+    measure: Measure
+    network: str
+    ordering: str
+    model: str
+    depth: int
+    layers: str  # as in Table 1
+    epochs: int
+    sample: Sample  # of its finished runs
+    to_baseline: Comparison | None  # None for a baseline, and where the network has none
+
+    @property
+    def text(self) -> str:
+        """Mean ± standard deviation, or the median and how many reached it where some run did not."""
+        if self.sample.censored:
+            return cells.median_and_reached(self.sample, self.measure.decimals, self.epochs)
+        return cells.mean_and_sd(self.sample, self.measure.decimals)
+
+
+def rows(runs: Sequence[RunMetrics]) -> list[Row]:
+    """A row per measure and arm: measure by measure, arms in the order in which the runs first name them.
+
+    Holm's correction is over all comparisons of a claim: whichever measure, network and ordering one would quote in its
+    support is one of them. Raises BadInput where a seed stands twice.
+    """
+    arms = arms_of(runs)
+    claims = {claim: [each for each in MEASURES if each.claim == claim] for claim in (m.claim for m in MEASURES)}
+    table = []
+    for measures in claims.values():
+        family = corrected([each for m in measures for each in against_baselines(arms, m, m.higher_is_better)])
+        kinds = [(measure, arm) for measure in measures for arm in arms]
+        for (measure, arm), comparison in zip(kinds, family, strict=True):
+            facts = arm.facts
+            sample = Sample(tuple(arm.measured(measure).values()))
+            named = (model_name(facts.block), facts.depth, unit_name(facts.block, facts.ordering))
+            table.append(Row(measure, facts.network, facts.ordering, *named, facts.epochs, sample, comparison))
+    return table
+
+
+def frame(table: Sequence[Row]) -> pd.DataFrame:
+    """The whole table as texts, a line per measure and arm, empty where there is nothing to say."""
+    heads = ["Claim", "Measure", *NAMES, "Mean ± sd", "n", *cells.COMPARISON]
+    return pd.DataFrame(
+        [
+            [
+                *(row.measure.claim, row.measure.title, row.model, str(row.depth), row.layers),
+                *(row.text, str(row.sample.n)),
+                *cells.comparison(row.to_baseline, row.measure.decimals),
+            ]
+            for row in table
+        ],
+        columns=heads,
+    )
+
+
+def overview(table: Sequence[Row]) -> pd.DataFrame:
+    """The measures side by side as texts, a line per arm."""
+    arms = {(row.network, row.ordering): [row.model, str(row.depth), row.layers, str(row.sample.n)] for row in table}
+    for row in table:
+        arms[row.network, row.ordering].append(row.text)
+    return pd.DataFrame(arms.values(), columns=[*NAMES, "n", *(measure.title for measure in MEASURES)])
+
+
+def to_markdown(table: Sequence[Row], caption: str) -> str:
+    """The measures under their caption, how to read them, and each one's comparisons where there are two seeds."""
+    parts = [f"{caption}\n", markdown.table(overview(table), NAMES[:2]), f"{reading(table)}\n"]
+    if several([row.to_baseline for row in table]):
+        parts += [_comparisons([row for row in table if row.measure is measure]) for measure in MEASURES]
+    return "\n".join(parts)
+
+
+def reading(table: Sequence[Row]) -> str:
+    """What the numbers are and what they can tell, in two paragraphs."""
+    return f"{MEASURED}\n\n{COMPARED if several([row.to_baseline for row in table]) else ONE_SEED}"
+
+
+def _comparisons(table: Sequence[Row]) -> str:
+    """One measure's comparisons with the baselines."""
+    measure, epochs = table[0].measure, table[0].epochs
+    compared = [row for row in table if row.to_baseline]
+    title = f"**{measure.claim}: {measure.title}**, {'more' if measure.higher_is_better else 'less'} is better"
+    if not any(row.sample.reached for row in table):
+        return f"{title}. No run got there within {epochs} epochs.\n"
+    texts = frame(compared)[[*NAMES, *cells.COMPARISON]]
+    supported = [row.to_baseline.supported for row in compared if row.to_baseline]
+    return f"{title}\n\n" + markdown.table(markdown.bold(texts, cells.COMPARISON[0], supported), NAMES[:2])
+
+
+def to_csv(table: Sequence[Row]) -> str:
+    """The whole table as CSV, a number to a field; what is not there is an empty field."""
+    heads = ["Claim", "Measure", *NAMES, "Mean", "Standard deviation", "Median", "Reached", "n", *cells.NUMBERS]
+    fields = [
+        [
+            *(row.measure.claim, row.measure.title, row.model, row.depth, row.layers),
+            *(cells.number(each, 6) for each in (row.sample.mean, row.sample.sd, row.sample.median)),
+            *(row.sample.reached, row.sample.n),
+            *cells.numbers(row.to_baseline, 6),
+        ]
+        for row in table
+    ]
+    return pd.DataFrame(fields, columns=heads).to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,37 @@
+"""What the figures share: one look, a colour and a mark for each ordering, and files that are identical when equal."""
+
+import io
+from itertools import cycle, islice
+
+import matplotlib
+import seaborn as sns
+from matplotlib.figure import Figure
+
+MARKERS = "oXsPDv^<>*"  # filled ones, which can be drawn hollow too
+
+
+def figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure in the common look, in inches."""
+    sns.set_theme(context="paper", style="whitegrid")
+    empty = Figure(figsize=(width, height), layout="constrained")
+    empty.suptitle(title, fontsize=10)
+    return empty
+
+
+def colours(count: int) -> list[tuple[float, float, float]]:
+    """So many colours that a colour-blind reader can tell apart."""
+    return list(sns.color_palette("colorblind", count))
+
+
+def markers(count: int) -> list[str]:
+    """So many marks, told apart in grey print as far as there are kinds."""
+    return list(islice(cycle(MARKERS), count))
+
+
+def rendered(drawn: Figure, kind: str, dpi: int) -> bytes:
+    """The figure as a file ("svg" or "png"); without dates, versions and random names, so that equal is identical."""
+    content = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context({"svg.hashsalt": "figure4"}):
+        drawn.savefig(content, format=kind, dpi=dpi, metadata=metadata)
+    return content.getvalue()

@@ -1,0 +1,97 @@
+"""The paired comparison of two arms: what a difference over a few seeds is worth.
+
+The runs of a seed see the images in the same order, hence pairs. A t-test on their differences keeps its
+false-positive rate from two seeds on; a percentile bootstrap does not, and a permutation test cannot fall below 0.05
+with fewer than six.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy.stats import ttest_rel
+from statsmodels.stats.multitest import multipletests
+
+from lib.arms import Arm, with_baselines
+from lib.metrics import RunMetrics
+from lib.sample import Sample
+
+LEVEL = 0.05  # of the tests; the intervals cover the rest
+EQUAL = 1e-12  # less than any step of an accuracy, more than the rounding of a difference
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """An arm minus its baseline over the seeds that both have finished. None where the data cannot say."""
+
+    n: int  # such seeds
+    wins: int  # of them, those in which the arm is better; equal is no win
+    mean: float | None = None  # of the differences
+    sd: float | None = None  # of the differences, from n - 1 degrees of freedom
+    low: float | None = None  # the 95 % t-interval of the mean, of this comparison alone
+    high: float | None = None
+    p: float | None = None  # of the two-sided paired t-test
+    holm_p: float | None = None  # the same, corrected for all comparisons of the family
+
+    @property
+    def supported(self) -> bool:
+        """Whether a difference, for better or worse, stands after Holm's correction."""
+        return self.holm_p is not None and self.holm_p < LEVEL
+
+
+def compare(values: Mapping[int, float], baseline: Mapping[int, float], higher_is_better: bool = True) -> Comparison:
+    """Two arms' values by seed, over the seeds they share; Holm's p is left to `corrected`.
+
+    Where a value is infinite (never reached) only who was first is known: no mean, no test. Where all differences are
+    equal there is no interval and no test either: that shows a coarse measure, not a spread of zero, and taken at its
+    word two seeds would give certainty.
+    """
+    pairs = [(value, baseline[seed]) for seed, value in values.items() if seed in baseline]
+    differences = [one - other for one, other in pairs]  # infinite, or NaN, which is no win, where one is infinite
+    wins = sum((each if higher_is_better else -each) > EQUAL for each in differences)
+    if not np.isfinite(pairs).all() or not pairs:
+        return Comparison(len(pairs), wins)
+    sample = Sample(tuple(differences))
+    if sample.n < 2:
+        return Comparison(sample.n, wins, sample.mean)
+    if max(differences) - min(differences) < EQUAL:
+        return Comparison(sample.n, wins, sample.mean, sd=0.0)
+    low, high, p = (float(each) for each in t_test(*np.transpose(pairs)))
+    return Comparison(sample.n, wins, sample.mean, sample.sd, low, high, p)
+
+
+def t_test(values: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ends of the 95 % interval of the mean difference, and the two-sided p; pairs along the last axis."""
+    result = ttest_rel(values, baseline, axis=-1)
+    interval = result.confidence_interval(1 - LEVEL)
+    return interval.low, interval.high, result.pvalue
+
+
+def corrected(family: Sequence[Comparison | None]) -> list[Comparison | None]:
+    """The comparisons with Holm's p (1979, Scand. J. Statist. 6:65), in their order; None stays None.
+
+    A comparison that has no p yet counts as one of the family with p = 1: so the correction is no weaker while runs are
+    still to come.
+    """
+    p_values = [1.0 if each.p is None else each.p for each in family if each is not None]
+    holm = iter(multipletests(p_values, LEVEL, method="holm")[1] if p_values else ())
+    return [each if each is None else _with_holm(each, float(next(holm))) for each in family]
+
+
+def _with_holm(comparison: Comparison, holm_p: float) -> Comparison:
+    return comparison if comparison.p is None else dataclasses.replace(comparison, holm_p=holm_p)
+
+
+def against_baselines(
+    arms: Sequence[Arm], measure: Callable[[RunMetrics], float | None], higher_is_better: bool = True
+) -> list[Comparison | None]:
+    """Each arm compared with its network's baseline, uncorrected; None where there is no baseline to compare with."""
+    return [
+        compare(arm.measured(measure), baseline.measured(measure), higher_is_better) if baseline else None
+        for arm, baseline in with_baselines(arms)
+    ]
+
+
+def several(comparisons: Sequence[Comparison | None]) -> bool:
+    """Whether any is over more than one seed: below that nothing tells a difference from chance."""
+    return any(each is not None and each.n > 1 for each in comparisons)

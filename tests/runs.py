@@ -1,0 +1,42 @@
+"""Made-up finished runs for the tests of what reports them."""
+
+from collections.abc import Sequence
+
+from lib.metrics import EpochRecord, RunFacts, RunMetrics
+
+NETWORKS = {
+    "resnet110": ("basic", 110),
+    "resnet164": ("basic", 164),
+    "resnetb110": ("bottleneck", 110),
+    "resnetb164": ("bottleneck", 164),
+}
+ORDERINGS = ["relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "baseline"]
+
+
+def run_of(network, ordering, seed=0, epochs=3, accuracy=0.5, dataset="cifar10") -> RunMetrics:
+    """A run whose test accuracy rises by equal steps to `accuracy`."""
+    return run_with([accuracy * (e / epochs) for e in range(1, epochs + 1)], network, ordering, seed, dataset=dataset)
+
+
+def run_with(
+    accuracies: Sequence[float], network="resnet110", ordering="baseline", seed=0, epochs=None, dataset="cifar10"
+) -> RunMetrics:
+    """A run with these test accuracies; unfinished where it was to have more epochs."""
+    block, depth = NETWORKS[network]
+    epochs = epochs or len(accuracies)
+    facts = RunFacts(network, block, depth, ordering, seed, dataset, epochs, 1000, "2.14.1", "cpu")
+    history = [EpochRecord(e, 0.001, 1.0, 0.4, 1.1, accuracy) for e, accuracy in enumerate(accuracies, start=1)]
+    return RunMetrics(facts, tuple(history))
+
+
+def arm_of(last: Sequence[float], network="resnet110", ordering="baseline", **facts) -> list[RunMetrics]:
+    """An arm: a run per seed 0, 1, ..., by their last epochs' accuracies."""
+    return [run_of(network, ordering, seed, accuracy=accuracy, **facts) for seed, accuracy in enumerate(last)]
+
+
+def all_runs(**facts) -> list[RunMetrics]:
+    """One seed of the whole study, every run of another accuracy."""
+    return [
+        run_of(network, ordering, accuracy=0.5 + 0.02 * index, **facts)
+        for index, (network, ordering) in enumerate((n, o) for n in NETWORKS for o in ORDERINGS)
+    ]

@@ -1,0 +1,82 @@
+import pytest
+from runs import all_runs, arm_of, run_of, run_with
+
+from lib import drawing, figure4
+
+
+def test_figure_has_the_papers_four_panels_with_four_curves_each():
+    figure = figure4.draw(all_runs(), "title", 0.1)
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == [
+        "(a) ResNet 110 on CIFAR-10",
+        "(b) ResNet 164 on CIFAR-10",
+        "(c) ResNet-B 110 on CIFAR-10",
+        "(d) ResNet-B 164 on CIFAR-10",
+    ]
+    for panel in figure.axes:
+        curves = [line for line in panel.get_lines() if len(line.get_xdata()) == 3]
+        assert len(curves) == 4
+        assert len({line.get_color() for line in curves}) == 4
+        assert len({str(line._dash_pattern) for line in curves}) == 4, "told apart without colour too"
+
+
+def test_curves_are_the_histories():
+    runs = all_runs()
+    panel = figure4.draw(runs, "title", 0.1).axes[0]
+    curves = [line for line in panel.get_lines() if len(line.get_xdata()) == 3]
+    assert [list(line.get_ydata()) for line in curves] == [
+        pytest.approx([record.test_accuracy for record in run.history]) for run in runs[:4]
+    ]
+
+
+def test_three_or_five_networks_get_as_many_panels():
+    runs = [run for run in all_runs() if run.facts.network != "resnetb164"]
+    titles = [panel.get_title() for panel in figure4.draw(runs, "title", 0.1).axes if panel.axison]
+    assert len(titles) == 3
+
+
+def test_several_seeds_become_one_curve_with_a_band():
+    runs = [run_of("resnet110", "baseline", seed, accuracy=0.4 + 0.1 * seed) for seed in (0, 1)]
+    panel = figure4.draw(runs, "title", 0.1).axes[0]
+    (curve,) = [line for line in panel.get_lines() if len(line.get_xdata()) == 3]
+    assert curve.get_ydata()[-1] == pytest.approx(0.45)
+    assert len(panel.collections) == 1
+
+
+def test_synthetic_data_is_named_in_the_panels():
+    figure = figure4.draw(all_runs(dataset="synthetic"), "title", 0.1)
+    assert figure.axes[0].get_title() == "(a) ResNet 110 on SYNTHETIC"
+
+
+def test_the_band_is_one_standard_deviation_each_way_and_the_title_says_so():
+    figure = figure4.draw(arm_of([0.4, 0.5, 0.9]), "title", 0.1)  # mean 0.6, standard deviation sqrt(0.14 / 2)
+    (band,) = figure.axes[0].collections
+    last = band.get_paths()[0].vertices
+    heights = {round(y, 6) for x, y in last if x == 3}
+    assert heights == {round(0.6 - 0.07**0.5, 6), round(0.6 + 0.07**0.5, 6)}
+    assert "one standard deviation" in figure._suptitle.get_text()
+
+
+def test_one_seed_has_no_band_and_the_title_does_not_speak_of_one():
+    figure = figure4.draw(all_runs(), "title", 0.1)
+    assert figure._suptitle.get_text() == "title"
+
+
+def test_a_curve_is_the_mean_of_finished_runs_without_those_under_way():
+    runs = [*arm_of([0.4, 0.5]), run_with([0.9, 0.9], seed=2, epochs=3)]
+    (curve,) = [line for line in figure4.draw(runs, "title", 0.1).axes[0].get_lines() if len(line.get_xdata()) == 3]
+    assert curve.get_ydata()[-1] == pytest.approx(0.45)
+
+
+def test_while_none_is_finished_the_curve_goes_as_far_as_all_have_come():
+    runs = [run_with([0.2, 0.3, 0.4], seed=0, epochs=5), run_with([0.4, 0.5], seed=1, epochs=5)]
+    shown = figure4.comparable(runs)
+    assert [len(run.history) for run in shown] == [2, 2]
+    assert [run.facts.seed for run in shown] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_equal_figures_are_identical_files(kind):
+    runs = arm_of([0.4, 0.5])
+    first, second = (drawing.rendered(figure4.draw(runs, "title", 0.1), kind, 50) for _ in range(2))
+    assert first == second
