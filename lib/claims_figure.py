@@ -21,7 +21,7 @@ WIDTH = 0.8  # that a network's marks take; networks stand 1 apart
 class Style:
     """How an ordering is drawn."""
 
-    colour: tuple[float, float, float]
+    colour: str
     marker: str
     offset: float  # from its network's place
     width: float  # that its marks take

@@ -7,6 +7,8 @@ import matplotlib
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from lib.look import looks
+
 MARKERS = "oXsPDv^<>*"  # filled ones, which can be drawn hollow too
 
 
@@ -18,9 +20,9 @@ def figure(width: float, height: float, title: str) -> Figure:
     return empty
 
 
-def colours(count: int) -> list[tuple[float, float, float]]:
+def colours(count: int) -> list[str]:
     """So many colours that a colour-blind reader can tell apart."""
-    return list(sns.color_palette("colorblind", count))
+    return [look.colour for look in looks(count)]
 
 
 def markers(count: int) -> list[str]:

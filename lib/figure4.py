@@ -1,6 +1,5 @@
 """Figure 4: test accuracy against epoch, a panel per network, a curve per ordering."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,8 +10,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import drawing
 from lib.arms import arms_of
+from lib.look import looks
 from lib.metrics import RunMetrics
-from lib.paper import data_name, model_name, ordering_name
+from lib.panels import Panel, comparable, orderings_of, panels_of
+from lib.paper import ordering_name
 
 
 def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure:
@@ -22,16 +23,16 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     ordering has its own dashes too: a colour-blind reader, or one of a grey print, can tell them apart.
     """
     runs = comparable(runs)
-    networks = list(dict.fromkeys(run.facts.network for run in runs))
-    orderings = list(dict.fromkeys(run.facts.ordering for run in runs))
-    rows = (len(networks) + 1) // 2
+    panels = panels_of(runs)
+    names = [ordering_name(ordering) for ordering in orderings_of(runs)]
+    rows = (len(panels) + 1) // 2
     band = "\nlines: mean over seeds; bands: one standard deviation each way" * (len(runs) > len(arms_of(runs)))
     figure = drawing.figure(9.0, 3.4 * rows + 0.9, title + band)
-    panels = figure.subplots(rows, 2, squeeze=False, sharey=True).flatten()
-    for letter, network, panel in zip("abcdefghijklmnopqrstuvwxyz", networks, panels, strict=False):
-        _panel(panel, [run for run in runs if run.facts.network == network], orderings, letter)
-    for panel in panels[len(networks) :]:
-        panel.set_axis_off()
+    axes = figure.subplots(rows, 2, squeeze=False, sharey=True).flatten()
+    for place, panel in enumerate(panels):
+        _draw(axes[place], panel, names, legend=place == 0)
+    for unused in axes[len(panels) :]:
+        unused.set_axis_off()
     first = figure.axes[0]
     first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
@@ -41,27 +42,14 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     return figure
 
 
-def comparable(runs: Sequence[RunMetrics]) -> list[RunMetrics]:
-    """The runs that one curve may average: an arm's finished ones, and while none is, those under way.
-
-    A mean would jump where a shorter run ends; hence runs under way are drawn as far as all of their arm have come.
-    """
-    shown: list[RunMetrics] = []
-    for arm in arms_of(runs):
-        shortest = min(len(run.history) for run in arm.runs.values())
-        under_way = [dataclasses.replace(run, history=run.history[:shortest]) for run in arm.runs.values()]
-        shown += arm.finished.values() or under_way
-    return shown
-
-
-def _panel(panel: Axes, runs: Sequence[RunMetrics], orderings: Sequence[str], letter: str) -> None:
-    """One network's curves."""
+def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
+    """One network's curves; the orderings' names are of all panels, so that each looks the same in every one."""
     table = pd.DataFrame(
         {"epoch": record.epoch, "accuracy": record.test_accuracy, "ordering": ordering_name(run.facts.ordering)}
-        for run in runs
+        for run in panel.runs
         for record in run.history
     )
-    names = [ordering_name(ordering) for ordering in orderings]
+    styles = looks(len(names))
     sns.lineplot(
         table,
         x="epoch",
@@ -70,14 +58,14 @@ def _panel(panel: Axes, runs: Sequence[RunMetrics], orderings: Sequence[str], le
         style="ordering",
         hue_order=names,
         style_order=names,
-        palette=drawing.colours(len(names)),
+        palette=[style.colour for style in styles],
+        dashes=[style.dashes for style in styles],
         markers=table["epoch"].nunique() <= 10,
         errorbar="sd",
-        legend=letter == "a",
-        ax=panel,
+        legend=legend,
+        ax=axes,
     )
-    facts = runs[0].facts
-    panel.set_title(f"({letter}) {model_name(facts.block)} {facts.depth} on {data_name(facts.dataset)}")
-    panel.set(xlabel="epoch", ylabel="test accuracy")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_title(panel.title)
+    axes.set(xlabel="epoch", ylabel="test accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))

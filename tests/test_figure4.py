@@ -2,6 +2,7 @@ import pytest
 from runs import all_runs, arm_of, run_of, run_with
 
 from lib import drawing, figure4
+from lib.panels import comparable
 
 
 def test_figure_has_the_papers_four_panels_with_four_curves_each():
@@ -70,7 +71,7 @@ def test_a_curve_is_the_mean_of_finished_runs_without_those_under_way():
 
 def test_while_none_is_finished_the_curve_goes_as_far_as_all_have_come():
     runs = [run_with([0.2, 0.3, 0.4], seed=0, epochs=5), run_with([0.4, 0.5], seed=1, epochs=5)]
-    shown = figure4.comparable(runs)
+    shown = comparable(runs)
     assert [len(run.history) for run in shown] == [2, 2]
     assert [run.facts.seed for run in shown] == [0, 1]
 

@@ -1,0 +1,57 @@
+"""How runs make up Figure 4: a panel per network, a curve per ordering, of runs that one curve may average."""
+
+import dataclasses
+import string
+from collections.abc import Sequence
+
+from lib.arms import arms_of
+from lib.metrics import RunMetrics
+from lib.paper import data_name, model_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A network's runs, of all orderings and seeds."""
+
+    letter: str
+    network: str  # "ResNet 110"
+    data: str  # "CIFAR-10"
+    runs: tuple[RunMetrics, ...]
+
+    @property
+    def name(self) -> str:
+        return f"({self.letter}) {self.network}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} on {self.data}"
+
+
+def panels_of(runs: Sequence[RunMetrics]) -> list[Panel]:
+    """The panels, in the order in which the runs first name the networks."""
+    networks = dict.fromkeys(run.facts.network for run in runs)
+    grouped = [tuple(run for run in runs if run.facts.network == network) for network in networks]
+    return [_panel(string.ascii_lowercase[place % 26], group) for place, group in enumerate(grouped)]
+
+
+def orderings_of(runs: Sequence[RunMetrics]) -> list[str]:
+    """The orderings, in the order in which the runs first name them."""
+    return list(dict.fromkeys(run.facts.ordering for run in runs))
+
+
+def comparable(runs: Sequence[RunMetrics]) -> list[RunMetrics]:
+    """The runs that one curve may average: an arm's finished ones, and while none is, those under way.
+
+    A mean would jump where a shorter run ends; hence runs under way are drawn as far as all of their arm have come.
+    """
+    shown: list[RunMetrics] = []
+    for arm in arms_of(runs):
+        shortest = min(len(run.history) for run in arm.runs.values())
+        under_way = [dataclasses.replace(run, history=run.history[:shortest]) for run in arm.runs.values()]
+        shown += arm.finished.values() or under_way
+    return shown
+
+
+def _panel(letter: str, runs: tuple[RunMetrics, ...]) -> Panel:
+    facts = runs[0].facts
+    return Panel(letter, f"{model_name(facts.block)} {facts.depth}", data_name(facts.dataset), runs)
