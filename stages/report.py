@@ -1,17 +1,20 @@
-"""metrics/ + plan/study.json -> plots/: figure4.{svg,png}, table1.{md,csv}, claims.{svg,png,md,csv}."""
+"""metrics/ + plan/study.json -> plots/: figure4.{svg,png}, table1.{md,csv}, claims.{svg,png,md,csv}, report.html."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import claims, claims_figure, drawing, figure4, table1
+from lib import circumstances, claims, claims_figure, curves, drawing, figure4, sections, table1
 from lib.arms import arms_of, unequal_seeds
-from lib.errors import BadInput, errors_exit
-from lib.files import read_json, write_whole
-from lib.metrics import RunMetrics, read_metrics
-from lib.paper import data_name
+from lib.commit import last_commit
+from lib.errors import errors_exit
+from lib.files import write_whole
+from lib.metrics import RunMetrics
+from lib.page import Page, to_html
+from lib.results import collect, read_study
+
+CODE = ("params.yaml", "dvc.yaml", "stages", "lib")  # whose last commit the page names
 
 
 def main() -> None:
@@ -26,11 +29,12 @@ def main() -> None:
             write_whole(Path("plots", name), content)
         print(outputs["table1.md"].decode())
         print("report: in plots/: figure4.png, table1.md; of convergence and stability claims.png, claims.md")
+        print("report: all on one page, for a browser: plots/report.html")
 
 
 def plots(study: dict[str, Any], runs: Sequence[RunMetrics]) -> dict[str, bytes]:
     """What the report shows, by file name."""
-    dataset, caption, settings = runs[0].facts.dataset, circumstances(study, runs), study["report"]
+    dataset, caption, settings = runs[0].facts.dataset, circumstances.in_a_line(study, runs), study["report"]
     table, measures = table1.rows(runs), claims.rows(runs)
     figures = {
         "figure4": figure4.draw(runs, caption, settings["accuracy_from"]),
@@ -46,74 +50,20 @@ def plots(study: dict[str, Any], runs: Sequence[RunMetrics]) -> dict[str, bytes]
         "table1.csv": table1.to_csv(table, dataset).encode(),
         "claims.md": claims.to_markdown(measures, f"Convergence and stability. {caption}").encode(),
         "claims.csv": claims.to_csv(measures).encode(),
+        "report.html": to_html(page(study, runs, table, measures)).encode(),
     }
 
 
-def read_study(path: Path) -> dict[str, Any]:
-    """What plan says of the study. Raises BadInput that names the file unless it is as plan writes it."""
-    study = read_json(path)
-    try:
-        runs, report = study["runs"], study["report"]
-        sound = (
-            type(runs) is list
-            and all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in runs)
-            and 0 < len(runs) == len(set(runs))
-            and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images"))
-            and re.fullmatch(r"[a-z0-9_]+", study["preset"])
-            and type(report["figure_dpi"]) is int
-            and 50 <= report["figure_dpi"] <= 600
-            and type(report["accuracy_from"]) in (int, float)
-            and 0 <= report["accuracy_from"] < 1
-        )
-    except (KeyError, TypeError):
-        sound = False
-    if not sound:
-        raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
-    return study
-
-
-def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
-    """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
-    foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
-    missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
-    if foreign:
-        print(f"report: left out, since the study does not name them: {', '.join(foreign)}")
-    if missing:
-        print(f"report: missing, train them by `dvc repro`: {', '.join(missing)}")
-    runs = read_runs(study, folder)
-    if not runs:
-        raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
-    return runs
-
-
-def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
-    """The study's runs that are there, in its order. Raises BadInput for one that is damaged, or unlike the others."""
-    paths = [folder / f"{run}.json" for run in study["runs"]]
-    runs = {path: read_metrics(path) for path in paths if path.exists()}
-    for path, run in runs.items():
-        first, other = next(iter(runs.items()))
-        if run.facts.epochs != study["epochs"]:
-            raise BadInput(
-                f"{path} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
-                "train it anew by `dvc repro`"
-            )
-        if run.facts.dataset != other.facts.dataset:
-            raise BadInput(
-                f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
-                "on the same by `dvc repro`"
-            )
-    return list(runs.values())
-
-
-def circumstances(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
-    """What the results are worth, in one line: data, scale, number of runs, software, device."""
-    seeds = len({run.facts.seed for run in runs})
-    devices = " and ".join(sorted({run.facts.device for run in runs}))
-    torches = " and ".join(sorted({run.facts.torch for run in runs}))
-    return (
-        f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
-        f"{study['epochs']} epochs, n = {seeds} seed{'s' * (seeds > 1)}, {len(runs)} of {len(study['runs'])} runs, "
-        f"PyTorch {torches}, {devices}"
+def page(
+    study: dict[str, Any], runs: Sequence[RunMetrics], table: Sequence[table1.Row], measures: Sequence[claims.Row]
+) -> Page:
+    """All of it on one page, with what was run."""
+    return Page(
+        circumstances.in_a_line(study, runs),
+        circumstances.warnings(study, runs),
+        curves.figure4(runs, table, study["report"]["accuracy_from"]),
+        [sections.of_table1(table, runs[0].facts.dataset), sections.of_claims(measures)],
+        circumstances.in_full(study, runs, last_commit(CODE)),
     )
 
 

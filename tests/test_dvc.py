@@ -280,6 +280,18 @@ def test_a_better_comment_costs_no_training(finished: Project, all_done: Project
     assert finished.results() == all_done.results()
 
 
+def test_the_page_is_kept_by_dvc_and_committing_results_leaves_it_as_it_is(finished: Project) -> None:
+    page = finished.folder / "plots/report.html"
+    before = page.read_bytes()
+    assert "plots/report.html" not in finished.run("git", "ls-files", "plots").split()
+    assert finished.run("git", "status", "--porcelain") == ""
+    finished.dvc("repro", "--force", "--single-item", "report")  # it was made before the results were committed
+    assert page.read_bytes() == before
+    page.unlink()
+    finished.dvc("checkout", "plots/report.html")
+    assert page.read_bytes() == before
+
+
 # When a stage fails.
 
 

@@ -34,6 +34,7 @@ from lib.device import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json
 from lib.metrics import EpochRecord, RunFacts, RunMetrics, read_metrics, write_metrics
+from lib.page import Page
 from lib.plan import read_study
 from stages import download, report
 from tests.making import CARD, IC_CARD
@@ -582,10 +583,13 @@ def test_the_report_refuses_a_study_or_reports_what_it_says(
     drawn: list[tuple[Any, ...]] = []  # drawing takes a second and is tested elsewhere
     monkeypatch.setattr(figure4, "draw", lambda *arguments: drawn.append(arguments))
     monkeypatch.setattr(claims_figure, "draw", lambda *_: None)
+    monkeypatch.setattr(report, "last_commit", lambda _: None)
+    pages: list[Page] = []
+    monkeypatch.setattr(report, "to_html", lambda page: pages.append(page) or "a page")
     monkeypatch.setattr(drawing, "rendered", lambda figure, kind, dpi: drawn.append((kind, dpi)) or b"a figure")
     Path("plan/study.json").write_bytes(content)
     if answer("study, report", lambda: ended(report.main, capsys), "") is None:
-        assert drawn == []
+        assert drawn == pages == []
         return
     study = json.loads(content)
     (runs, caption, accuracy_from), *rendered = drawn
@@ -595,6 +599,9 @@ def test_the_report_refuses_a_study_or_reports_what_it_says(
     assert runs[0].facts.epochs == study["epochs"]
     assert text(study["preset"]) and study["preset"] in caption and caption.isprintable()
     assert f"{study['train_images']:,}" in caption and type(study["train_images"]) is int
+    (page,) = pages
+    assert page.summary == caption and page.facts["Preset"] == study["preset"]
+    assert f"{study['test_images']:,}" in page.facts["Data"] and type(study["test_images"]) is int
     assert type(study["runs"]) is list
     assert f"1 of {len(set(study['runs']))} runs" in caption and len(set(study["runs"])) == len(study["runs"])
     assert all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in study["runs"])

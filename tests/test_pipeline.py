@@ -34,7 +34,21 @@ ARROWS = {
         "training",
         "turns",
     },
-    "stages.report": {"arms", "claims", "claims_figure", "drawing", "figure4", "metrics", "paper", "table1"},
+    "stages.report": {
+        "arms",
+        "circumstances",
+        "claims",
+        "claims_figure",
+        "commit",
+        "curves",
+        "drawing",
+        "figure4",
+        "metrics",
+        "page",
+        "results",
+        "sections",
+        "table1",
+    },
     "plan": {"card"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
@@ -43,19 +57,25 @@ ARROWS = {
     "training": {"checkpoint", "metrics", "recorded"},
     "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
-    "panels": {"arms", "metrics", "paper"},
-    "drawing": {"look"},
-    "figure4": {"arms", "drawing", "look", "metrics", "panels", "paper"},
-    "table1": {"arms", "cells", "markdown", "metrics", "paired", "paper", "sample"},
-    "claims": {"arms", "cells", "convergence", "markdown", "metrics", "paired", "paper", "sample"},
-    "claims_figure": {"claims", "drawing", "paper"},
+    "results": {"metrics"},
+    "circumstances": {"commit", "metrics", "panels", "paper"},
     "arms": {"metrics"},
     "paired": {"arms", "metrics", "sample"},
     "power": {"paired"},
     "cells": {"paired", "sample"},
+    "table1": {"arms", "cells", "markdown", "metrics", "paired", "paper", "sample"},
+    "claims": {"arms", "cells", "convergence", "markdown", "metrics", "paired", "paper", "sample"},
+    "panels": {"arms", "metrics", "paper"},
+    "drawing": {"look"},
+    "figure4": {"arms", "drawing", "look", "metrics", "panels", "paper"},
+    "claims_figure": {"claims", "drawing", "paper"},
+    "curves": {"look", "metrics", "panels", "paper", "sample", "table1"},
+    "page": {"look"},
+    "sections": {"cells", "claims", "page", "paired", "paper", "table1"},
 }
 STANDARD_LIBRARY_ONLY = [
-    *("arms", "card", "convergence", "errors", "files", "lock", "metrics", "paper", "sample", "source", "stopping")
+    *("arms", "card", "commit", "convergence", "errors", "files", "lock"),
+    *("metrics", "paper", "sample", "source", "stopping"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
@@ -101,6 +121,12 @@ def test_every_stage_module_is_a_stage_or_drawn():
 def test_deps_of_a_stage_are_exactly_its_import_closure(stage):
     listed = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.endswith(".py")}
     assert listed == {str(path_of(module).relative_to(ROOT)) for module in closure(f"stages.{stage}")}
+
+
+def test_the_report_lists_what_lies_beside_the_page():
+    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "lib").iterdir() if path.suffix not in (".py", "")}
+    listed = {dep for dep in PIPELINE["stages"]["report"]["deps"] if dep.startswith("lib/") and not dep.endswith(".py")}
+    assert listed == beside == {"lib/page.css", "lib/page.html", "lib/page.js"}
 
 
 @pytest.mark.parametrize("package", ["lib", "stages"])

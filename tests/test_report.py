@@ -42,11 +42,11 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(drawing, "rendered", lambda *_: b"a figure")
 
 
-def test_report_writes_eight_files_and_prints_the_table(study, capsys):
+def test_report_writes_nine_files_and_prints_the_table(study, capsys):
     report.main()
     assert sorted(path.name for path in (study / "plots").iterdir()) == [
         *("claims.csv", "claims.md", "claims.png", "claims.svg"),
-        *("figure4.png", "figure4.svg", "table1.csv", "table1.md"),
+        *("figure4.png", "figure4.svg", "report.html", "table1.csv", "table1.md"),
     ]
     rows = list(csv.DictReader((study / "plots/table1.csv").read_text().splitlines()))
     assert len(rows) == 16

@@ -14,7 +14,7 @@ from lib import markdown, table1
 from lib.errors import BadInput, errors_exit
 from lib.paired import LEVEL, Comparison
 from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
-from stages.report import read_runs, read_study
+from lib.results import read_runs, read_study
 
 POINTS = ("0.2", "0.5", "1", "2", "5")
 STUDY = Path("plan", "study.json")

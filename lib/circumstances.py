@@ -1,0 +1,59 @@
+"""What the results are worth: what was run, on what, by what, and what is lacking."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lib.commit import Commit
+from lib.metrics import RunMetrics
+from lib.panels import orderings_of, panels_of
+from lib.paper import data_name, ordering_name
+
+
+def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
+    """Data, scale, number of runs, software and device: for titles and captions."""
+    seeds = len({run.facts.seed for run in runs})
+    return (
+        f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
+        f"{study['epochs']} epochs, n = {seeds} seed{'s' * (seeds > 1)}, {len(runs)} of {len(study['runs'])} runs, "
+        f"PyTorch {_torches(runs)}, {_devices(runs)}"
+    )
+
+
+def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | None) -> dict[str, str]:
+    """The same and more, by name. The commit is that of the code and the parameters; None where it is not known."""
+    data = data_name(runs[0].facts.dataset)
+    seeds = sorted({run.facts.seed for run in runs})
+    finished = sum(run.finished for run in runs)
+    return {
+        "Preset": study["preset"],
+        "Data": f"{data}, {study['train_images']:,} training and {study['test_images']:,} test images",
+        "Networks": ", ".join(panel.network for panel in panels_of(runs)),
+        "Orderings": ", ".join(map(ordering_name, orderings_of(runs))),
+        "Seeds": f"n = {len(seeds)}: {', '.join(map(str, seeds))}",
+        "Epochs": str(study["epochs"]),
+        "Runs": f"{len(runs)} of {len(study['runs'])}, {finished} of them finished",
+        "PyTorch": _torches(runs),
+        "Device": _devices(runs),
+        **({"Commit": f"{commit}: the last to change code or parameters"} if commit else {}),
+    }
+
+
+def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
+    """What a reader must know before looking at a number, a sentence each."""
+    told = []
+    if runs[0].facts.dataset != "cifar10":
+        told.append(f"Trained on {data_name(runs[0].facts.dataset)}, not on CIFAR-10: no evidence about the study.")
+    if missing := sorted(set(study["runs"]) - {run.name for run in runs}):
+        told.append(f"Missing: {', '.join(missing)}.")
+    under_way = [run for run in runs if not run.finished]
+    if far := [f"{run.name} ({len(run.history)} of {run.facts.epochs} epochs)" for run in under_way]:
+        told.append(f"Under way, and in no table yet: {', '.join(far)}.")
+    return told
+
+
+def _torches(runs: Sequence[RunMetrics]) -> str:
+    return " and ".join(sorted({run.facts.torch for run in runs}))
+
+
+def _devices(runs: Sequence[RunMetrics]) -> str:
+    return " and ".join(sorted({run.facts.device for run in runs}))

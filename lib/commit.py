@@ -1,0 +1,45 @@
+"""The last commit that changed given files: where what was made from them comes from."""
+
+import dataclasses
+import subprocess
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """A commit, and what of the files is not in it."""
+
+    sha: str  # the first ten digits
+    date: str  # the committer's, as 2021-07-03
+    changed: tuple[str, ...]  # files that differ from the last commit's, or are in none
+
+    def __str__(self) -> str:
+        more = len(self.changed) - 2
+        files = ", ".join(self.changed[:2]) + (f" and {more} more" if more > 0 else "")
+        return f"{self.date} ({self.sha}" + (f", and changes since to {files})" if files else ")")
+
+
+def last_commit(paths: Sequence[str]) -> Commit | None:
+    """The last commit that changed any of the files or folders, which are relative to the working directory.
+
+    It depends on their history and content alone: a commit that leaves them as they are changes nothing here.
+    None where that cannot be known: no git, no repository, no such commit yet, or a shallow clone, whose history
+    begins with a commit that seems to have changed everything.
+    """
+    shallow = _git("rev-parse", "--is-shallow-repository")
+    told = _git("log", "-1", "--format=%H %cs", "--", *paths)
+    status = _git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
+    if shallow is None or shallow.strip() != "false" or not told or status is None:
+        return None
+    sha, date = told.split()
+    return Commit(sha[:10], date, tuple(entry[3:] for entry in status.split("\0") if entry))
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers, or None if it cannot; it takes no locks, since others may work in this repository."""
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    except OSError:
+        return None
+    return answer.stdout if answer.returncode == 0 else None

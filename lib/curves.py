@@ -1,0 +1,60 @@
+"""Figure 4 as plain data, for a script to draw: every run's curve, and per ordering the mean over seeds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lib.look import looks
+from lib.metrics import RunMetrics
+from lib.panels import Panel, comparable, orderings_of, panels_of
+from lib.paper import ordering_name
+from lib.sample import Sample
+from lib.table1 import Row
+
+
+def figure4(runs: Sequence[RunMetrics], table: Sequence[Row], accuracy_from: float) -> dict[str, Any]:
+    """The panels, orderings and seeds, in the order in which the runs first name them, as JSON takes them.
+
+    Accuracies are fractions of 1. `accuracy_from` is the lower end of their axis; the table has the paper's values.
+    """
+    orderings = orderings_of(runs)
+    paper = {(row.network, row.ordering): row.paper for row in table}
+    return {
+        "accuracyFrom": accuracy_from,
+        "epochs": max(run.facts.epochs for run in runs),
+        "seeds": list(dict.fromkeys(run.facts.seed for run in runs)),
+        "orderings": [
+            {"name": ordering_name(ordering), "colour": look.colour, "dashes": look.dashes}
+            for ordering, look in zip(orderings, looks(len(orderings)), strict=True)
+        ],
+        "panels": [
+            {
+                "name": panel.name,
+                "title": panel.title,
+                "curves": [
+                    _curve(panel, ordering) | {"paper": paper.get((panel.runs[0].facts.network, ordering))}
+                    for ordering in orderings
+                ],
+            }
+            for panel in panels_of(runs)
+        ],
+    }
+
+
+def _curve(panel: Panel, ordering: str) -> dict[str, Any]:
+    """A network in one ordering: by epoch the `mean` and `sd` (None of one run) over seeds, and every run."""
+    runs = [run for run in panel.runs if run.facts.ordering == ordering]
+    histories = [[record.test_accuracy for record in run.history] for run in comparable(runs)]
+    by_epoch = [Sample(values) for values in zip(*histories, strict=True)]
+    return {
+        "mean": [_short(sample.mean) for sample in by_epoch],
+        "sd": [_short(sample.sd) for sample in by_epoch],
+        "runs": [
+            {"name": run.name, "seed": run.facts.seed, "accuracy": [record.test_accuracy for record in run.history]}
+            for run in runs
+        ],
+    }
+
+
+def _short(value: float | None) -> float | None:
+    """Without digits that nobody will see, which would be most of the page's data."""
+    return None if value is None else round(value, 6)

@@ -1,0 +1,150 @@
+"""Figure 4, tables and facts -> one HTML page that needs no network."""
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from lib.look import legible
+
+HERE = Path(__file__).parent  # the template, the style and the script lie beside this file
+BACKGROUND = {"light": "#ffffff", "dark": "#14181d"}
+CURVE_WIDTH = 2  # in pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A text of a table. Numbers stand to the right of their column."""
+
+    text: str
+    number: bool
+    bold: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    shared: list[str]  # what names it and its neighbours
+    head: str  # what names it
+    cells: list[Cell]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    The first `shared` columns name a group of rows and are shown once for each, the next one names a row in it. A
+    `folded` table is shown when its caption is pressed.
+    """
+
+    caption: str
+    frame: pd.DataFrame
+    shared: int = 0
+    bold: Collection[tuple[int, str]] = ()  # cells, by line (from 0) and column
+    folded: bool = False
+
+    @property
+    def heads(self) -> list[Cell]:
+        """The columns' heads; of numbers are, to the right of what names a row, columns that hold nothing else."""
+        return [
+            Cell(str(name), place > self.shared and all(map(_is_number, self.frame.iloc[:, place])))
+            for place, name in enumerate(self.frame.columns)
+        ]
+
+    @property
+    def groups(self) -> list[list[Row]]:
+        """The rows, those together that share what names them."""
+        rows = [self._row(*line) for line in enumerate(self.frame.itertuples(index=False))]
+        return [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.shared)]
+
+    def _row(self, place: int, texts: Sequence[str]) -> Row:
+        cells = [
+            Cell(text or "–", head.number, (place, head.text) in self.bold)
+            for text, head in zip(texts, self.heads, strict=True)
+        ]
+        return Row([cell.text for cell in cells[: self.shared]], cells[self.shared].text, cells[self.shared + 1 :])
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Tables under a heading."""
+
+    key: str  # an HTML id
+    title: str
+    tables: Sequence[Table]
+    notes: Sequence[str]  # how to read them, a paragraph each
+    lead: str = ""  # what they are about
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What the page shows. All texts are plain: what HTML would read as its own is escaped."""
+
+    summary: str  # what the results are worth, in one line
+    warnings: Sequence[str]  # what a reader must know before all else
+    figure: dict[str, Any]  # as lib.curves.figure4 gives it
+    sections: Sequence[Section]
+    facts: Mapping[str, str]  # what was run
+
+
+def to_html(page: Page) -> str:
+    """The page, whole: with its style, its scripts and its data in it. The same page gives the same text.
+
+    Its Content-Security-Policy lets nothing be fetched and no script run but its own two, by their hashes: even a text
+    that got through unescaped could do no harm.
+    """
+    scripts = [get_plotlyjs(), _beside("page.js")]
+    policy = {
+        "default-src": "'none'",
+        "script-src": " ".join(_hash(script) for script in scripts),
+        "style-src": "'unsafe-inline'",  # Plotly writes style attributes
+        "img-src": "data:",  # the empty icon, without which a browser would ask a server for one
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    figure = page.figure
+    curves = [curve for panel in figure["panels"] for curve in panel["curves"]]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_beside("page.html")).render(
+        page=page,
+        background=BACKGROUND,
+        orderings=[_swatch(ordering) for ordering in figure["orderings"]],
+        several=len(figure["seeds"]) > 1,
+        has_paper=any(curve["paper"] is not None for curve in curves),
+        has_end=figure["epochs"] >= 10,
+        policy="; ".join(f"{directive} {sources}" for directive, sources in policy.items()),
+        style=_beside("page.css"),
+        scripts=scripts,
+    )
+
+
+def _swatch(ordering: Mapping[str, Any]) -> dict[str, str]:
+    """An ordering's sample of its curve, in colours that stand out from either background."""
+    colours = {theme: legible(ordering["colour"], background) for theme, background in BACKGROUND.items()}
+    dashes = " ".join(f"{CURVE_WIDTH * each:g}" for each in ordering["dashes"]) or "none"
+    return {"name": ordering["name"], "width": f"{CURVE_WIDTH}px", "dashes": dashes, **colours}
+
+
+def _beside(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """An inline script's name in a Content-Security-Policy (CSP Level 3, "hash-source")."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is numbers and signs; an empty one may stand for a number."""
+    return re.fullmatch(r"[-+±<>/., %\d()\[\]]*", text) is not None

@@ -1,0 +1,65 @@
+"""plan/study.json and metrics/ -> the study's runs, checked to be of one study."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lib.errors import BadInput
+from lib.files import read_json
+from lib.metrics import RunMetrics, read_metrics
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """What plan says of the study. Raises BadInput that names the file unless it is as plan writes it."""
+    study = read_json(path)
+    try:
+        runs, report = study["runs"], study["report"]
+        sound = (
+            type(runs) is list
+            and all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in runs)
+            and 0 < len(runs) == len(set(runs))
+            and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
+            and re.fullmatch(r"[a-z0-9_]+", study["preset"])
+            and type(report["figure_dpi"]) is int
+            and 50 <= report["figure_dpi"] <= 600
+            and type(report["accuracy_from"]) in (int, float)
+            and 0 <= report["accuracy_from"] < 1
+        )
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
+    return study
+
+
+def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
+    """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
+    foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
+    missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
+    if foreign:
+        print(f"report: left out, since the study does not name them: {', '.join(foreign)}")
+    if missing:
+        print(f"report: missing, train them by `dvc repro`: {', '.join(missing)}")
+    runs = read_runs(study, folder)
+    if not runs:
+        raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
+    return runs
+
+
+def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
+    """The study's runs that are there, in its order. Raises BadInput for one that is damaged, or unlike the others."""
+    paths = [folder / f"{run}.json" for run in study["runs"]]
+    runs = {path: read_metrics(path) for path in paths if path.exists()}
+    for path, run in runs.items():
+        first, other = next(iter(runs.items()))
+        if run.facts.epochs != study["epochs"]:
+            raise BadInput(
+                f"{path} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
+                "train it anew by `dvc repro`"
+            )
+        if run.facts.dataset != other.facts.dataset:
+            raise BadInput(
+                f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
+                "on the same by `dvc repro`"
+            )
+    return list(runs.values())
