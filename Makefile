@@ -29,7 +29,7 @@ benchmark: env  ## how fast training is here, beside plain PyTorch: 18 minutes o
 	python -m benchmarks.table
 
 test: env-dev  ## the tests: no data, no GPU, no network, minutes
-	python -m pytest
+	python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 crash-test: env-dev  ## of these, the long ones: kills at every write, at every epoch, and under DVC; with their counts
 	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py
