@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lib.card import RunCard
-from lib.checkpoint import Checkpoints, read_checkpoint
+from lib.checkpoint import KEPT, Checkpoints, read_checkpoint
 from lib.errors import StageError, TryAgain
+from lib.files import write_whole
 from lib.fleet_worker import Came, Order
 from lib.runs import Run
 from lib.turns import AT_ONCE
@@ -50,8 +51,8 @@ class Member(Run):
             return path.name, path.read_bytes()
         return None
 
-    def keep(self, came: Came) -> str | None:
-        """Verify a checkpoint that came and keep it as training does; the kind of device it was trained on.
+    def keep(self, came: Came) -> str:
+        """Verify a checkpoint that came and keep it, byte for byte, as training does; the device it was trained on.
 
         Raises Damaged, and BadInput if it cannot be written.
         """
@@ -59,7 +60,10 @@ class Member(Run):
             path = Path(folder, Path(came.file).name)
             path.write_bytes(came.content)
             snapshot = read_checkpoint(path, self.checkpoints.fingerprint)
-        self.checkpoints.save(snapshot)
+        write_whole(self.checkpoints.path(snapshot.epoch), came.content)
+        for epoch in self.checkpoints.epochs(snapshot.epoch)[KEPT:]:
+            with contextlib.suppress(OSError):  # it will be tried again after the next epoch
+                self.checkpoints.path(epoch).unlink()
         self.look()
         self.accuracy, self.deaths = snapshot.history[-1].test_accuracy, 0
         return snapshot.circumstances[-1].device
