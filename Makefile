@@ -4,7 +4,7 @@ VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearsal study doctor benchmark test crash-test lint env env-dev lock clean
+.PHONY: help rehearsal study fleet doctor benchmark test crash-test lint env env-dev env-fleet lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ study: env  ## all runs of params.yaml side by side, as many at once as this mac
 	dvc repro plan download
 	python -m tools.study
 	dvc repro
+
+fleet: env-fleet  ## all stale runs on a Ray cluster, then the report; FLEET="--address host:port", else on all of this machine
+	python -m stages.fleet $(FLEET)
 
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
 	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor
@@ -39,6 +42,8 @@ env: $(VENV)/.user  ## make the environment the pipeline runs in (then: source .
 
 env-dev: $(VENV)/.dev  ## the same, with what tests and checks need
 
+env-fleet: $(VENV)/.fleet  ## the same, with Ray: what a node of a cluster needs
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d found, 3.11 to 3.13 needed: make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
@@ -50,13 +55,18 @@ $(VENV)/.user: requirements.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/.fleet: requirements-fleet.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -r $<
 	@touch $@ $(VENV)/.user
 
+$(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -r $<
+	@touch $@ $(VENV)/.user $(VENV)/.fleet
+
 lock: env-dev  ## pin requirements*.in anew, with hashes, for Python 3.11-3.13 on Linux and macOS
 	uv pip compile $(LOCK) requirements.in -o requirements.txt
-	uv pip compile $(LOCK) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	uv pip compile $(LOCK) -c requirements.txt requirements-fleet.in -o requirements-fleet.txt
+	uv pip compile $(LOCK) -c requirements-fleet.txt requirements-dev.in -o requirements-dev.txt
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 clean:  ## remove what the pipeline made and git does not keep (checkpoints and data stay)

@@ -150,6 +150,7 @@ class Worker:
         status = self.process.wait()
         self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
         said = self.log.read().decode(errors="replace")
+        self.log.close()
         for order in self.orders:  # the driver has it all
             shutil.rmtree(self.home / "checkpoints" / order.folder, ignore_errors=True)
         shutil.rmtree(self.place, ignore_errors=True)

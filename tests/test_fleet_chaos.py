@@ -19,7 +19,7 @@ from tests.ray_cluster import SETTINGS, RayCluster
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 10
+EPOCHS = 24
 RUNS = ("tiny-baseline-0", "tiny-conv_relu_ic-0")
 
 
@@ -105,14 +105,13 @@ def test_a_worker_and_a_whole_node_are_killed_and_the_results_are_those_of_dvc_a
 ) -> None:
     with driving(project, "--address", cluster.address) as driver:
         wait_until(lambda: both_are_under_way(project), "both runs had two epochs done")
-        # Meanwhile nobody else trains them.
-        busy = project.dvc("repro", f"train@{RUNS[0]}", status=255)
-        assert f"{RUNS[0]} is being trained by process {driver.process.pid} on " in busy and "exited with 75" in busy
-
         (trainer,) = cluster.trainers("one")
         trainer.parent().kill()
         cluster.kill("two")
         wait_until(lambda: driver.output.count("goes on elsewhere") == 2, "the driver saw both deaths")
+        # Meanwhile nobody else trains them.
+        busy = project.dvc("repro", f"train@{RUNS[0]}", status=255)
+        assert f"{RUNS[0]} is being trained by process {driver.process.pid} on " in busy and "exited with 75" in busy
         cluster.add("two")
         output = driver.ends(0)
     assert output.count("FAILED") == 0
