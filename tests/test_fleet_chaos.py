@@ -59,13 +59,14 @@ def project(planned: Project, tmp_path: Path) -> Project:
 
 
 class Driver:
-    """`python -m stages.fleet` under way in a project."""
+    """`python -m stages.fleet` under way in a project: on the head of a cluster, or without one."""
 
-    def __init__(self, project: Project, *arguments: str, **environment: str) -> None:
+    def __init__(self, project: Project, cluster: RayCluster | None, **environment: str) -> None:
+        at = ["--address", cluster.address] if cluster else []
         self.log = project.folder.parent / f"fleet-{time.monotonic_ns()}.log"
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stages.fleet", *arguments],
+                [*(cluster.inside if cluster else []), sys.executable, "-m", "stages.fleet", *at],
                 cwd=project.folder,
                 env=project.environment(**SETTINGS, **environment),
                 stdin=subprocess.DEVNULL,
@@ -84,8 +85,8 @@ class Driver:
 
 
 @contextlib.contextmanager
-def driving(project: Project, *arguments: str, **environment: str) -> Iterator[Driver]:
-    driver = Driver(project, *arguments, **environment)
+def driving(project: Project, cluster: RayCluster | None, **environment: str) -> Iterator[Driver]:
+    driver = Driver(project, cluster, **environment)
     try:
         yield driver
     except AssertionError as error:
@@ -103,7 +104,7 @@ def both_are_under_way(project: Project) -> bool:
 def test_a_worker_and_a_whole_node_are_killed_and_the_results_are_those_of_dvc_alone(
     cluster: RayCluster, project: Project, alone: dict[str, bytes]
 ) -> None:
-    with driving(project, "--address", cluster.address) as driver:
+    with driving(project, cluster) as driver:
         wait_until(lambda: both_are_under_way(project), "both runs had two epochs done")
         (trainer,) = cluster.trainers("one")
         trainer.parent().kill()
@@ -127,13 +128,13 @@ def test_a_worker_and_a_whole_node_are_killed_and_the_results_are_those_of_dvc_a
 def test_the_driver_is_killed_its_trainings_end_and_the_same_command_goes_on(
     cluster: RayCluster, project: Project, alone: dict[str, bytes]
 ) -> None:
-    with driving(project, "--address", cluster.address) as driver:
+    with driving(project, cluster) as driver:
         wait_until(lambda: both_are_under_way(project), "both runs had two epochs done")
         driver.process.kill()
         driver.process.wait()
         wait_until(lambda: not cluster.trainers(), "the trainings ended with it")
     reached = {run: project.newest_epoch(run) for run in RUNS}
-    with driving(project, "--address", cluster.address) as driver:
+    with driving(project, cluster) as driver:
         output = driver.ends(0)
     for run, epoch in reached.items():
         assert f"{run}  epoch {epoch}/{EPOCHS}" not in output
@@ -146,13 +147,13 @@ def test_a_signal_stops_a_cluster_of_its_own_and_the_same_command_goes_on(
     """Without an address: the driver starts Ray on this machine, and Ray ends with it."""
     with tempfile.TemporaryDirectory(prefix="ic-") as short:
         environment = {"TMPDIR": short, "RAY_TMPDIR": short}
-        with driving(project, **environment) as driver:
+        with driving(project, None, **environment) as driver:
             wait_until(lambda: both_are_under_way(project), "both runs had two epochs done")
             driver.process.terminate()
             assert "stopped by SIGTERM" in driver.ends(143)
         started = [each for each in Path("/proc").glob("[0-9]*") if short in cmdline(each)]
         assert started == []
-        with driving(project, **environment) as driver:
+        with driving(project, None, **environment) as driver:
             output = driver.ends(0)
         assert not any(f"{run}  epoch 1/" in output for run in RUNS)
         assert project.results() == alone
@@ -177,7 +178,7 @@ def test_a_gpu_takes_several_runs_and_the_one_that_fails_does_so_alone(cluster: 
         orderings=["baseline", "conv_relu", "conv_relu_ic"],
     )
     try:
-        with driving(project, "--address", cluster.address) as driver:
+        with driving(project, cluster) as driver:
             output = driver.ends(2)
     finally:
         cluster.kill("gpu")
@@ -197,13 +198,15 @@ def test_a_node_with_another_torch_and_a_cluster_with_another_ray_are_refused_in
     for name in ("one", "two"):
         cluster.kill(name)
     cluster.add("odd", PYTHONPATH=str(tmp_path))
-    with driving(project, "--address", cluster.address) as driver:
+    with driving(project, cluster) as driver:
         last = driver.ends(2).splitlines()[-1]
     assert last.startswith("fleet: ") and "has torch 9.9.9, here is 2." in last and "requirements-fleet.txt" in last
 
     pretend = "import ray, runpy, sys; ray.__version__ = '1.0.0'; sys.argv = ['fleet', *sys.argv[1:]]; "
     command = pretend + "runpy.run_module('stages.fleet', run_name='__main__')"
-    output = project.run(sys.executable, "-c", command, "--address", cluster.address, status=2, **SETTINGS)
+    output = project.run(
+        *cluster.inside, sys.executable, "-c", command, "--address", cluster.address, status=2, **SETTINGS
+    )
     last = output.splitlines()[-1]
     assert last.startswith(f"fleet: --address {cluster.address}: Ray and Python must be the same there and here")
     assert json.loads(project.dvc("status", "--json"))  # nothing was trained

@@ -55,9 +55,7 @@ def main() -> None:
     checkpoints = sum(member.card.epochs for member in members)
     home = sum(card.epochs * size for card, size in zip(cards, sizes, strict=True)) * options.seeds
     cost = sum(costs) / len(costs)
-    print(
-        f"{len(members)} runs, {checkpoints:,} epochs; checkpoints of {min(sizes):,} to {max(sizes):,} bytes, of which"
-    )
+    print(f"{len(members)} runs, {checkpoints:,} epochs. Checkpoints: {min(sizes):,} to {max(sizes):,} bytes;")
     print(f"one takes the driver {cost * 1e3:.0f} ms here (verify, write, sync; mean of the {len(cards)} networks)\n")
     print("| GPUs | tasks | time | checkpoints home | data to nodes | driver: MB/s | checkpoints/s | busy |")
     print("|-----:|------:|-----:|-----------------:|--------------:|-------------:|--------------:|-----:|")
