@@ -7,12 +7,17 @@ without a shared disk, gives each task its own GPU, and notices what has died.
 import contextlib
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+for setting, value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # half a minute for something that answers and is no Ray, not ten
+}.items():
+    os.environ.setdefault(setting, value)
 
 import ray  # noqa: E402  # it reads these when it is imported
 from ray import exceptions  # noqa: E402
@@ -22,7 +27,7 @@ from lib.fleet_worker import News, Order, Worker  # noqa: E402
 
 LOCAL = "local"
 AUTO = "auto"
-CLIENT = "ray://"
+ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})")
 
 
 class Lost:
@@ -123,23 +128,28 @@ def connect(address: str, slots: int, code: Path) -> None:
     try:
         ray.init(address, **options)
     except Exception as error:  # of many classes; its message says which
-        text = " ".join(str(error).split())
-        if "ersion" in text and "ython" in text:
-            cure = "install here what the cluster has, or there what `make fleet` installs"
-            raise BadInput(
-                f"--address {address}: Ray and Python must be the same there and here ({text}): {cure}"
-            ) from None
-        cure = "start a node by `ray start --head`, or leave --address away to use this machine alone"
-        raise BadInput(f"--address {address}: no Ray cluster can be reached ({text}): {cure}") from None
+        raise BadInput(f"--address {address}: {said_in_a_line(str(error))}") from None
+
+
+def said_in_a_line(text: str) -> str:
+    """What is wrong where Ray cannot connect, and the cure."""
+    text = " ".join(text.split())[:400]
+    if "Version mismatch" in text:
+        cure = "install here what the cluster has, or there what requirements-fleet.txt names"
+        return f"Ray and Python must be the same there and here ({text}): {cure}"
+    if "Authentication" in text:
+        return "it wants a token: RAY_AUTH_MODE=token, and its head's ~/.ray/auth_token here at the same place"
+    cure = "start one by `ray start --head`, or leave --address away to use this machine alone"
+    return f"no Ray cluster can be reached ({text}): {cure}"
 
 
 def require_answer(address: str) -> None:
     """Raise BadInput unless something listens at host:port: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    parts = ADDRESS.fullmatch(address)
+    if parts is None or int(parts["port"]) > 65535:
+        raise BadInput(f"--address {address}: wanted are host:port, ray://host:port or auto")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except ValueError:
-        raise BadInput(f"--address {address}: wanted are host:port, ray://host:port or auto") from None
+        socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=5).close()
     except OSError as error:
         cure = "is the head node up (`ray start --head` there), and is the port open (6379, for ray:// 10001)?"
         raise BadInput(f"--address {address}: nothing answers ({error.strerror or error}): {cure}") from None

@@ -122,8 +122,9 @@ def failure(failed: dict[str, StageError], of: int) -> StageError:
     """Name each run that failed, and why; the error to end with."""
     for run, error in failed.items():
         print(f"fleet: {run}: {error}", file=sys.stderr, flush=True)
+    others = ", the others are trained and collected" * (len(failed) < of)
     summary = StageError(
-        f"{len(failed)} of {of} runs failed, the others are trained and collected: {', '.join(failed)}. "
+        f"{len(failed)} of {of} runs failed{others}: {', '.join(failed)}. "
         "Mend them, then give the same command again: it draws the report once all runs are there"
     )
     summary.status = max(error.status for error in failed.values())

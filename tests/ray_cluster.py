@@ -3,6 +3,7 @@
 Where this machine lets us (root, with `ip`), each node also has a network namespace, and so an address of its own.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -116,12 +117,11 @@ class RayCluster:
             processes = psutil.Process(node.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             processes = []
-        os.killpg(node.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
         for process in processes:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         node.wait()
         if self.network:
             self.network.leave(name)

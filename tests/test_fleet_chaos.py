@@ -168,25 +168,19 @@ def cmdline(process: Path) -> str:
 
 def test_a_gpu_takes_several_runs_and_the_one_that_fails_does_so_alone(cluster: RayCluster, project: Project) -> None:
     """The GPU is one that Ray believes in: the placement is tried, and that PyTorch does not see it is said."""
-    cluster.add("gpu", cpus=0, gpus=1)
-    # Without normalisation such a rate blows up; with it, only the accuracy suffers.
-    project.configure(
-        epochs=2,
-        device="auto",
-        optimizer="sgd",
-        learning_rate=100.0,
-        orderings=["baseline", "conv_relu", "conv_relu_ic"],
-    )
+    cluster.add("gpu", cpus=0, gpus=1, CUDA_VISIBLE_DEVICES="77")
+    # At such a rate only the baseline, which normalises the sum of both branches' inputs, stays finite.
+    project.configure(epochs=2, device="auto", optimizer="sgd", learning_rate=100.0)
     try:
         with driving(project, cluster) as driver:
             output = driver.ends(2)
     finally:
         cluster.kill("gpu")
     assert "whose GPU PyTorch does not see" in output
-    assert "fleet: tiny-conv_relu-0: the loss became " in output and "lower learning_rate" in output
-    assert "fleet: 1 of 3 runs failed, the others are trained and collected: tiny-conv_relu-0." in output
-    assert {f"train@{run}" for run in RUNS} <= project.locked()
-    assert "train@tiny-conv_relu-0" not in project.locked()
+    good, bad = RUNS
+    assert f"fleet: {bad}: the loss became " in output and "lower learning_rate" in output
+    assert f"fleet: 1 of 2 runs failed, the others are trained and collected: {bad}." in output
+    assert f"train@{good}" in project.locked() and f"train@{bad}" not in project.locked()
 
 
 def test_a_node_with_another_torch_and_a_cluster_with_another_ray_are_refused_in_one_line(
