@@ -47,6 +47,7 @@ class Member(Run):
     def newest(self) -> tuple[str, bytes] | None:
         """Its newest sound checkpoint here, as a file's name and content."""
         if snapshot := self.checkpoints.newest(self.card.epochs):
+            self.accuracy = snapshot.history[-1].test_accuracy
             path = self.checkpoints.path(snapshot.epoch)
             return path.name, path.read_bytes()
         return None
