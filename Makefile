@@ -17,7 +17,7 @@ study: env  ## all runs of params.yaml side by side, as many at once as this mac
 	python -m tools.study
 	dvc repro
 
-fleet: env-fleet  ## all stale runs on a Ray cluster, then the report; FLEET="--address host:port", else on all of this machine
+fleet: env-fleet  ## all stale runs on this machine or a Ray cluster (FLEET="--address host:port"), then the report
 	python -m stages.fleet $(FLEET)
 
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
@@ -30,8 +30,8 @@ benchmark: env  ## how fast training is here, beside plain PyTorch: 12 minutes o
 test: env-dev  ## the tests: no data, no GPU, no network, minutes
 	python -m pytest
 
-crash-test: env-dev  ## of these, the long ones: kills at every write, at every epoch, and under DVC; with their counts
-	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py
+crash-test: env-dev  ## of these, the long ones: kills at every write, at every epoch, under DVC, and of a fleet; with their counts
+	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py tests/test_fleet_chaos.py
 
 lint: env-dev  ## ruff and mypy, as CI runs them
 	ruff check .

@@ -31,10 +31,11 @@ ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{
 
 
 class Lost:
-    """A task's process or its node has died."""
+    """A task's process or its node has died, or could not do what was asked."""
 
     def __init__(self, error: Exception) -> None:
-        self.reason = " ".join(str(error).split())
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        self.reason = lines[-1 if isinstance(error, exceptions.RayTaskError) else 0].strip()
 
 
 class RemoteWorker:
@@ -96,8 +97,6 @@ class Cluster:
                 yield task, ray.get(reference)
             except exceptions.RuntimeEnvSetupError as error:
                 raise BadInput(f"a node cannot take our code ({' '.join(str(error).split())[:300]})") from None
-            except exceptions.RayTaskError:  # a fault in our own code: not to be tried again
-                raise
             except exceptions.RayError as error:
                 yield task, Lost(error)
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lib import lock, node
-from lib.errors import BadInput
+from lib.errors import BadInput, TryAgain
 from lib.files import write_whole
 
 CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
@@ -86,8 +86,8 @@ class Worker:
             (self.place / "data").mkdir()
             (self.place / "data" / "cifar10").symlink_to(data)
             self._lay_out(checkpoints)
-        except BadInput as error:
-            return Ended(error.status, f"train: {error}")
+        except BadInput as error:  # this node's fault, not the run's: another may do
+            return Ended(TryAgain.status, f"train: {error}")
         self.log = open(self.place / "log", "w+b")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stages.train", *(f"plan/{order.run}.json" for order in self.orders)],

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from ray import exceptions
 
 from lib import cluster
 from lib.errors import BadInput
@@ -71,3 +72,10 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else real(name))
     with pytest.raises(BadInput, match=f"^{package} is not installed here: `make fleet` installs it"):
         fleet.require_installed()
+
+
+def test_why_a_task_was_lost_is_one_line() -> None:
+    died = exceptions.RayError("The actor died because its node has died.\n\tactor_id: 0123\n")
+    assert cluster.Lost(died).reason == "The actor died because its node has died."
+    fault = exceptions.RayTaskError("f", "Traceback:\n  File ...\nOSError: no space left\n", OSError("no space left"))
+    assert cluster.Lost(fault).reason == "OSError: no space left"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lib import fleet_worker, lock, node
-from lib.errors import BadInput
+from lib.errors import BadInput, TryAgain
 from lib.fleet_worker import Came, Ended, Order, Worker
 
 FILES = {"cifar-10-batches-py/data_batch_1": b"images", "dataset.json": b"{}"}
@@ -159,6 +159,11 @@ def test_a_predecessor_that_is_still_ending_is_waited_for(
         assert other.stdout and other.stdout.readline() == b"held\n"
         monkeypatch.setattr(subprocess, "Popen", started_after(lambda: lock.holder(folder) is None))
         assert all_news(worker())[-1].status == 0
+
+
+def test_a_node_that_cannot_hold_the_data_blames_itself_and_not_the_run(on_node: Path) -> None:
+    ended = Worker([ORDER], DIGESTS, lambda: dict.fromkeys(FILES, b"damaged")).train({})
+    assert isinstance(ended, Ended) and ended.status == TryAgain.status and "was damaged on its way" in ended.log
 
 
 def test_what_a_killed_task_left_is_swept_and_a_living_ones_is_not(on_node: Path) -> None:

@@ -93,9 +93,12 @@ def driver_cost(card: RunCard) -> tuple[int, float]:
         here.folder.mkdir(parents=True)
         path = there.path(card.epochs)
         came = Came(card.name, path.name, path.read_bytes())
-        start = time.perf_counter()
-        member.keep(came)
-        return len(came.content), time.perf_counter() - start
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            member.keep(came)
+            times.append(time.perf_counter() - start)
+        return len(came.content), min(times)
 
 
 def last_snapshot(card: RunCard, model: nn.Module) -> Snapshot:
