@@ -22,7 +22,7 @@ for setting, value in {
 import ray  # noqa: E402  # it reads these when it is imported
 from ray import exceptions  # noqa: E402
 
-from lib.errors import BadInput  # noqa: E402
+from lib.errors import BadInput, TryAgain  # noqa: E402
 from lib.fleet_worker import News, Order, Worker  # noqa: E402
 
 LOCAL = "local"
@@ -89,8 +89,14 @@ class Cluster:
         self.pending[task.news.remote()] = task
 
     def news(self, seconds: float) -> Iterator[tuple[Any, News | Lost]]:
-        """What has come within so many seconds, from which tasks."""
-        ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=seconds)
+        """What has come within so many seconds, from which tasks. Raises TryAgain where the cluster is gone."""
+        try:
+            ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=seconds)
+        except (OSError, exceptions.RayError) as error:
+            raise TryAgain(
+                f"the connection to the cluster is lost ({' '.join(str(error).split())[:200]}): its head has died, or "
+                "the network; mend that, then the same command goes on from the last checkpoints"
+            ) from None
         for reference in ready:
             task = self.pending.pop(reference)
             try:
@@ -104,7 +110,7 @@ class Cluster:
         """Take a task's slot back, whatever it does."""
         for reference in [each for each, of in self.pending.items() if of is task]:
             del self.pending[reference]
-        with contextlib.suppress(exceptions.RayError):
+        with contextlib.suppress(exceptions.RayError, OSError):
             ray.kill(task)
 
     def close(self) -> None:

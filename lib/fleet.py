@@ -109,7 +109,7 @@ class Fleet:
                 self._fail(member, f"its worker died {DEATHS} times without an epoch in between ({reason})", 75)
         if job.left:
             names = ", ".join(member.name for member in job.left)
-            self.say(f"{names}  lost {job.left[0].node} ({reason[:200]}): goes on elsewhere")
+            self.say(f"{names}  lost {job.left[0].node or 'its worker'} ({reason[:200]}): goes on elsewhere")
             self._start(Job(tuple(job.left), job.gpu))
 
     def _close(self, task: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from ray import exceptions
 
 from lib import cluster
-from lib.errors import BadInput
+from lib.errors import BadInput, TryAgain
 from stages import fleet
 
 
@@ -79,3 +79,14 @@ def test_why_a_task_was_lost_is_one_line() -> None:
     assert cluster.Lost(died).reason == "The actor died because its node has died."
     fault = exceptions.RayTaskError("f", "Traceback:\n  File ...\nOSError: no space left\n", OSError("no space left"))
     assert cluster.Lost(fault).reason == "OSError: no space left"
+
+
+def test_a_cluster_whose_head_has_died_ends_the_driver_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise OSError("Broken pipe")
+
+    monkeypatch.setattr(cluster.ray, "wait", wait)
+    lost = cluster.Cluster.__new__(cluster.Cluster)
+    lost.pending = {}
+    with pytest.raises(TryAgain, match=r"^the connection to the cluster is lost \(Broken pipe\): .*the same command"):
+        list(lost.news(0.1))
