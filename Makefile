@@ -4,7 +4,7 @@ VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearsal study power doctor benchmark test crash-test lint env env-dev lock clean
+.PHONY: help rehearsal study fleet power doctor benchmark test crash-test lint env env-dev env-fleet lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ study: env  ## all runs of params.yaml side by side, as many at once as this mac
 	dvc repro plan download
 	python -m tools.study
 	dvc repro
+
+fleet: env-fleet  ## all stale runs on this machine or a Ray cluster (FLEET="--address host:port"), then the report
+	python -m stages.fleet $(FLEET)
 
 power: env  ## how many seeds it takes to see a difference of d points, at the spread measured so far (POINTS="0.3 1")
 	@test -f plan/study.json || dvc repro --quiet plan
@@ -31,8 +34,8 @@ benchmark: env  ## how fast training is here, beside plain PyTorch: 18 minutes o
 test: env-dev  ## the tests: no data, no GPU, no network, minutes
 	python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-crash-test: env-dev  ## of these, the long ones: kills at every write, at every epoch, and under DVC; with their counts
-	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py
+crash-test: env-dev  ## of these, the long ones: kills at every write, at every epoch, under DVC, and of a fleet; with their counts
+	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py tests/test_fleet_chaos.py
 
 lint: env-dev  ## ruff and mypy, as CI runs them
 	ruff check .
@@ -42,6 +45,8 @@ lint: env-dev  ## ruff and mypy, as CI runs them
 env: $(VENV)/.user  ## make the environment the pipeline runs in (then: source .venv/bin/activate)
 
 env-dev: $(VENV)/.dev  ## the same, with what tests and checks need
+
+env-fleet: $(VENV)/.fleet  ## the same, with Ray: what a node of a cluster needs
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python %d.%d found, 3.11 to 3.13 needed: make PYTHON=python3.11" % v)'
@@ -54,13 +59,18 @@ $(VENV)/.user: requirements.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/.fleet: requirements-fleet.txt | $(VENV)/bin/python
 	$(PIP_INSTALL) -r $<
 	@touch $@ $(VENV)/.user
 
+$(VENV)/.dev: requirements-dev.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) -r $<
+	@touch $@ $(VENV)/.user $(VENV)/.fleet
+
 lock: env-dev  ## pin requirements*.in anew, with hashes, for Python 3.11-3.13 on Linux and macOS
 	uv pip compile $(LOCK) requirements.in -o requirements.txt
-	uv pip compile $(LOCK) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	uv pip compile $(LOCK) -c requirements.txt requirements-fleet.in -o requirements-fleet.txt
+	uv pip compile $(LOCK) -c requirements-fleet.txt requirements-dev.in -o requirements-dev.txt
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 clean:  ## remove what the pipeline made and git does not keep (checkpoints and data stay)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages import train
+from stages import fleet, train
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = ["plan", "download", "train", "report"]
+VERBS = [*STAGES, "fleet"]  # the fleet is no stage of DVC's: it trains what DVC finds stale, then lets DVC collect it
 LEAVES = {"errors", "files"}  # bad input and whole files: every module may use them
 
 # The arrows of the design: importer -> imported, besides the leaves.
@@ -49,6 +50,18 @@ ARROWS = {
         "sections",
         "table1",
     },
+    "stages.fleet": {
+        "card",
+        "cifar10",
+        "cluster",
+        "dvc",
+        "fleet",
+        "fleet_plan",
+        "fleet_table",
+        "node",
+        "runs",
+        "stopping",
+    },
     "plan": {"card"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
@@ -72,10 +85,17 @@ ARROWS = {
     "curves": {"look", "metrics", "panels", "paper", "sample", "table1"},
     "page": {"look"},
     "sections": {"cells", "claims", "page", "paired", "paper", "table1"},
+    "runs": {"card", "checkpoint", "progress", "resnet"},
+    "fleet": {"checkpoint", "fleet_plan", "fleet_worker"},
+    "fleet_plan": {"card", "checkpoint", "fleet_worker", "runs", "turns"},
+    "fleet_table": {"fleet_plan", "runs"},
+    "cluster": {"fleet_worker"},
+    "fleet_worker": {"lock", "node"},
+    "node": {"stopping"},
 }
 STANDARD_LIBRARY_ONLY = [
-    *("arms", "card", "commit", "convergence", "errors", "files", "lock"),
-    *("metrics", "paper", "sample", "source", "stopping"),
+    *("arms", "card", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "lock"),
+    *("metrics", "node", "paper", "sample", "source", "stopping"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
@@ -108,13 +128,13 @@ def closure(module: str) -> set[str]:
 MODULES = sorted(path.stem for path in (ROOT / "lib").glob("*.py") if path.stem != "__init__")
 
 
-@pytest.mark.parametrize("module", [*MODULES, *(f"stages.{stage}" for stage in STAGES)])
+@pytest.mark.parametrize("module", [*MODULES, *(f"stages.{verb}" for verb in VERBS)])
 def test_imports_follow_the_arrows(module):
     assert imports_of(module)[0] - LEAVES == ARROWS.get(module, set())
 
 
 def test_every_stage_module_is_a_stage_or_drawn():
-    assert {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"} == set(STAGES)
+    assert {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"} == set(VERBS)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -157,6 +177,22 @@ def test_pydantic_yaml_and_the_downloader_live_in_one_module_each():
     assert users == {"pydantic": {"plan"}, "yaml": {"plan"}, "pooch": {"obtain"}}
 
 
+def test_ray_and_rich_are_the_fleets_alone_and_a_node_loads_no_torch_beside_the_training():
+    users = {package: {m for m in MODULES if package in imports_of(m)[1]} for package in ("ray", "rich")}
+    assert users == {"ray": {"cluster"}, "rich": {"fleet_table"}}
+    assert closure("cluster") == {"cluster", "errors", "files", "fleet_worker", "lock", "node", "stopping"}
+    loaded_without_ray = "import sys; sys.modules['ray'] = sys.modules['rich'] = None; import stages.fleet"
+    assert subprocess.run([sys.executable, "-c", loaded_without_ray], cwd=ROOT).returncode == 0
+
+
+def test_a_node_gets_all_the_code_that_trains():
+    with fleet.code_that_trains() as folder:
+        there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    needed = closure("stages.train") | closure("cluster")
+    assert there >= {str(path_of(module).relative_to(ROOT)) for module in needed} | {"lib/__init__.py"}
+    assert all(name.endswith(".py") for name in there)
+
+
 def test_reporting_never_imports_torch():
     assert "torch" not in set().union(*(imports_of(module)[1] for module in closure("stages.report")))
 
@@ -196,7 +232,7 @@ def test_params_file_is_as_dvc_would_write_it():
     assert not re.search(r"[&*]\w+\s*$|: \[", text, flags=re.MULTILINE), "block style, no aliases"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", VERBS)
 def test_every_stage_explains_itself(stage):
     command = [sys.executable, "-m", f"stages.{stage}", "--help"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -205,7 +241,7 @@ def test_every_stage_explains_itself(stage):
 
 
 def test_requirements_are_pinned_by_hash_and_name_no_index():
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-fleet.txt", "requirements-dev.txt"):
         text = (ROOT / name).read_text()
         assert "://" not in text and "--index" not in text
         for requirement in re.findall(r"^\S+==\S+.*?(?=^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL):

@@ -19,17 +19,14 @@ import torch
 from tqdm import tqdm
 
 from lib import cifar10
-from lib.card import RunCard, read_cards
-from lib.checkpoint import Checkpoints
+from lib.card import read_cards
 from lib.errors import BadInput, StageError, errors_exit
 from lib.metrics import read_metrics
-from lib.progress import duration
-from lib.resnet import depth
+from lib.runs import Pace, Run, on_cores
 from lib.stopping import ENDS_WITH_PARENT, Stop
 from stages.train import checkpoints_of
 
 LOG = Path("checkpoints", "study.log")
-BYTES_A_RUN = 3e9  # of memory, at the paper's scale (batch 64, 164 layers), with room to spare
 
 
 def main() -> None:
@@ -49,63 +46,30 @@ def main() -> None:
         print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
 
 
-class Run:
-    """A run of the study and how far it is, as its checkpoints tell."""
-
-    def __init__(self, card: RunCard, checkpoints: Checkpoints) -> None:
-        self.card, self.checkpoints = card, checkpoints
-        self.layers = depth(card.block, card.blocks_per_stage)  # an epoch's time goes about with it
-        self.epoch = 0
-        self.look()
-
-    def look(self) -> bool:
-        """Whether it got further since the last look."""
-        before, self.epoch = self.epoch, max(self.checkpoints.epochs(self.card.epochs), default=0)
-        return self.epoch > before
-
-    @property
-    def finished(self) -> bool:
-        return self.epoch == self.card.epochs
-
-    def accuracy(self) -> str:
-        """The test accuracy of its last epoch, if its metrics tell by now: they are written after the checkpoint."""
-        with contextlib.suppress(BadInput, IndexError):
-            history = read_metrics(Path("metrics", f"{self.card.name}.json")).history
-            return f"  test accuracy {history[self.epoch - 1].test_accuracy:7.2%}"
-        return ""
-
-
 class Display:
     """A line for each epoch of any run, and on a terminal a bar of the whole study."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = runs
-        self.start, self.before = time.monotonic(), self.done()
-        self.total = sum(run.layers * run.card.epochs for run in runs)
-        self.bar = tqdm(
-            total=self.total, initial=self.before, bar_format="{desc} |{bar:20}| {percentage:3.0f}%", disable=None
-        )
-
-    def done(self) -> int:
-        return sum(run.layers * run.epoch for run in self.runs)
+        self.pace = Pace(runs)
+        layout = "{desc} |{bar:20}| {percentage:3.0f}%"
+        self.bar = tqdm(total=self.pace.total, initial=self.pace.before, bar_format=layout, disable=None)
 
     def look(self) -> None:
         """Show what is new."""
-        for run in self.runs:
+        for run in self.pace.runs:
             if run.look():
-                summary = self.summary()
+                summary = self.pace.summary()
                 self.bar.set_description_str(summary, refresh=False)
-                tqdm.write(f"{run.card.name}  epoch {run.epoch}/{run.card.epochs}{run.accuracy()}  {summary}")
-        self.bar.update(self.done() - self.bar.n)
+                tqdm.write(f"{run.card.name}  epoch {run.epoch}/{run.card.epochs}{accuracy(run)}  {summary}")
+        self.bar.update(self.pace.done - self.bar.n)
 
-    def summary(self) -> str:
-        """How far all runs are, and how long the rest will take at the pace since this began."""
-        fresh = self.done() - self.before
-        left = (time.monotonic() - self.start) * (self.total - self.done()) / fresh if fresh else None
-        finished = sum(run.finished for run in self.runs)
-        return f"{finished} of {len(self.runs)} runs done" + (
-            f", {duration(left)} left for all" if left is not None else ""
-        )
+
+def accuracy(run: Run) -> str:
+    """The test accuracy of a run's last epoch, if its metrics tell by now: they are written after the checkpoint."""
+    with contextlib.suppress(BadInput, IndexError):
+        history = read_metrics(Path("metrics", f"{run.card.name}.json")).history
+        return f"  test accuracy {history[run.epoch - 1].test_accuracy:7.2%}"
+    return ""
 
 
 def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
@@ -146,10 +110,7 @@ def commands(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def at_once() -> int:
     """How many processes this machine takes: a GPU one, which has its runs side by side; a CPU one for each core."""
-    if torch.cuda.is_available():
-        return 1
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(os.cpu_count() or 1, int(memory / BYTES_A_RUN)))
+    return 1 if torch.cuda.is_available() else on_cores()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""A Ray cluster as the fleet sees it: slots that take tasks, and what comes back from them. Ray is imported here alone.
+
+Ray does what an engine can: it places tasks (waiting ones too, and on nodes that join later), carries code and bytes
+without a shared disk, gives each task its own GPU, and notices what has died.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+for setting, value in {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # half a minute for something that answers and is no Ray, not ten
+}.items():
+    os.environ.setdefault(setting, value)
+
+import ray  # noqa: E402  # it reads these when it is imported
+from ray import exceptions  # noqa: E402
+
+from lib.errors import BadInput, TryAgain  # noqa: E402
+from lib.fleet_worker import News, Order, Worker  # noqa: E402
+
+LOCAL = "local"
+AUTO = "auto"
+ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{1,5})")
+
+
+class Lost:
+    """A task's process or its node has died, or could not do what was asked."""
+
+    def __init__(self, error: Exception) -> None:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        self.reason = lines[-1 if isinstance(error, exceptions.RayTaskError) else 0].strip()
+
+
+class RemoteWorker:
+    """A Worker in a process of Ray's. The data set comes in a list, so that Ray does not fetch it unasked."""
+
+    def __init__(self, orders: Sequence[Order], data: Mapping[str, str], contents: list[Any]) -> None:
+        self.worker = Worker(orders, data, lambda: ray.get(contents[0]))
+
+    def begin(self) -> News:
+        return self.worker.begin("".join(f" GPU {each}" for each in ray.get_gpu_ids()))
+
+    def train(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> News:
+        return self.worker.train(checkpoints)
+
+    def news(self) -> News:
+        return self.worker.news()
+
+
+class Cluster:
+    """A connection to a cluster at an address, or to one of this machine's own that ends with it.
+
+    `code` is a folder that travels to every node, `data` the data set's files by path, with their SHA-256s.
+    """
+
+    def __init__(
+        self, address: str, slots: int, code: Path, data: Mapping[str, bytes], digests: Mapping[str, str]
+    ) -> None:
+        connect(address, slots, code)
+        self.digests = digests
+        self.data = [ray.put(dict(data))]
+        self.pending: dict[Any, Any] = {}  # what is to come, and the task it comes from
+
+    @property
+    def gpus(self) -> int:
+        return int(ray.cluster_resources().get("GPU", 0))
+
+    def start(self, orders: Sequence[Order], gpu: bool) -> Any:
+        """A task, which begins when there is a free GPU for it, or a CPU."""
+        options = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1, "num_gpus": 0}
+        actor: Any = ray.remote(RemoteWorker)
+        task = actor.options(**options).remote(orders, self.digests, self.data)
+        self.pending[task.begin.remote()] = task
+        return task
+
+    def train(self, task: Any, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
+        """Let a task that has begun train, from the checkpoints there are."""
+        self.pending[task.train.remote(checkpoints)] = task
+
+    def more(self, task: Any) -> None:
+        """Ask a task for its next news."""
+        self.pending[task.news.remote()] = task
+
+    def news(self, seconds: float) -> Iterator[tuple[Any, News | Lost]]:
+        """What has come within so many seconds, from which tasks. Raises TryAgain where the cluster is gone."""
+        try:
+            ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=seconds)
+        except (OSError, exceptions.RayError) as error:
+            raise TryAgain(
+                f"the connection to the cluster is lost ({' '.join(str(error).split())[:200]}): its head has died, or "
+                "the network; mend that, then the same command goes on from the last checkpoints"
+            ) from None
+        for reference in ready:
+            task = self.pending.pop(reference)
+            try:
+                yield task, ray.get(reference)
+            except exceptions.RuntimeEnvSetupError as error:
+                raise BadInput(f"a node cannot take our code ({' '.join(str(error).split())[:300]})") from None
+            except exceptions.RayError as error:
+                yield task, Lost(error)
+
+    def end(self, task: Any) -> None:
+        """Take a task's slot back, whatever it does."""
+        for reference in [each for each, of in self.pending.items() if of is task]:
+            del self.pending[reference]
+        with contextlib.suppress(exceptions.RayError, OSError):
+            ray.kill(task)
+
+    def close(self) -> None:
+        for task in list(self.pending.values()):
+            self.end(task)
+        ray.shutdown()
+
+
+def connect(address: str, slots: int, code: Path) -> None:
+    """Connect to a cluster, or start one here with so many CPU slots. Raises BadInput in one line."""
+    options: dict[str, Any] = {
+        "runtime_env": {"working_dir": str(code)},
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    if address == LOCAL:
+        options |= {"num_cpus": slots, "include_dashboard": False}
+    elif address != AUTO:
+        require_answer(address)
+    try:
+        ray.init(address, **options)
+    except Exception as error:  # of many classes; its message says which
+        raise BadInput(f"--address {address}: {said_in_a_line(str(error))}") from None
+
+
+def said_in_a_line(text: str) -> str:
+    """What is wrong where Ray cannot connect, and the cure."""
+    text = " ".join(text.split())[:400]
+    if "Version mismatch" in text:
+        cure = "install here what the cluster has, or there what requirements-fleet.txt names"
+        return f"Ray and Python must be the same there and here ({text}): {cure}"
+    if "Authentication" in text:
+        return "it wants a token: RAY_AUTH_MODE=token, and its head's ~/.ray/auth_token here at the same place"
+    cure = "start one by `ray start --head`, or leave --address away to use this machine alone"
+    return f"no Ray cluster can be reached ({text}): {cure}"
+
+
+def require_answer(address: str) -> None:
+    """Raise BadInput unless something listens at host:port: Ray itself would try for minutes."""
+    parts = ADDRESS.fullmatch(address)
+    if parts is None or int(parts["port"]) > 65535:
+        raise BadInput(f"--address {address}: wanted are host:port, ray://host:port or auto")
+    try:
+        socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=5).close()
+    except OSError as error:
+        cure = "is the head node up (`ray start --head` there), and is the port open (6379, for ray:// 10001)?"
+        raise BadInput(f"--address {address}: nothing answers ({error.strerror or error}): {cure}") from None

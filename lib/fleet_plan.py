@@ -1,0 +1,116 @@
+"""The runs of a fleet, each with what is here of it, and which of them share a task."""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lib.card import RunCard
+from lib.checkpoint import KEPT, Checkpoints, read_checkpoint
+from lib.errors import StageError, TryAgain
+from lib.files import write_whole
+from lib.fleet_worker import Came, Order
+from lib.runs import Run
+from lib.turns import AT_ONCE
+
+
+class Member(Run):
+    """A run of the fleet: how far it is, where, and what went wrong. `card_file` is what travels."""
+
+    def __init__(self, card: RunCard, checkpoints: Checkpoints, card_file: bytes) -> None:
+        super().__init__(card, checkpoints)
+        self.card_file = card_file
+        self.node = ""  # where it is being trained
+        self.accuracy: float | None = None
+        self.fault: StageError | None = None
+        self.deaths = 0
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def over(self) -> bool:
+        return self.finished or self.fault is not None
+
+    @property
+    def state(self) -> str:
+        if self.over:
+            return "failed" if self.fault else "done"
+        return f"on {self.node}" if self.node else "waiting"
+
+    def order(self) -> Order:
+        return Order(self.name, self.card_file, self.checkpoints.folder.name, self.card.epochs)
+
+    def newest(self) -> tuple[str, bytes] | None:
+        """Its newest sound checkpoint here, as a file's name and content."""
+        if snapshot := self.checkpoints.newest(self.card.epochs):
+            self.accuracy = snapshot.history[-1].test_accuracy
+            path = self.checkpoints.path(snapshot.epoch)
+            return path.name, path.read_bytes()
+        return None
+
+    def keep(self, came: Came) -> str:
+        """Verify a checkpoint that came and keep it, byte for byte, as training does; the device it was trained on.
+
+        Raises Damaged, and BadInput if it cannot be written.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, Path(came.file).name)
+            path.write_bytes(came.content)
+            snapshot = read_checkpoint(path, self.checkpoints.fingerprint)
+        write_whole(self.checkpoints.path(snapshot.epoch), came.content)
+        for epoch in self.checkpoints.epochs(snapshot.epoch)[KEPT:]:
+            with contextlib.suppress(OSError):  # it will be tried again after the next epoch
+                self.checkpoints.path(epoch).unlink()
+        self.look()
+        self.accuracy, self.deaths = snapshot.history[-1].test_accuracy, 0
+        return snapshot.circumstances[-1].device
+
+
+@contextlib.contextmanager
+def held(members: Sequence[Member]) -> Iterator[None]:
+    """Hold the checkpoint folders of all members, so that nothing else trains them meanwhile.
+
+    One that another process holds has failed, with status 75; the others go on.
+    """
+    with contextlib.ExitStack() as stack:
+        for member in members:
+            if not member.over:
+                try:
+                    stack.enter_context(member.checkpoints.held())
+                except TryAgain as error:
+                    member.fault = error
+                else:
+                    member.look()  # another process may have trained it until now
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Runs that one process trains, side by side if they are several."""
+
+    members: tuple[Member, ...]
+    gpu: bool
+
+    @property
+    def left(self) -> list[Member]:
+        return [member for member in self.members if not member.over]
+
+
+def jobs_for(members: Sequence[Member], gpus: int) -> list[Job]:
+    """The work in parts, the longest first, so that none is left to do alone at the end.
+
+    A CPU task is one run. A GPU, which one run cannot fill, gets its share of all, at most AT_ONCE to a task.
+    """
+    longest_first = sorted((each for each in members if not each.over), key=lambda each: -each.work_left)
+    on_gpu = [each for each in longest_first if gpus and each.card.device != "cpu"]
+    count = min(len(on_gpu), gpus * math.ceil(len(on_gpu) / (gpus * AT_ONCE))) if on_gpu else 0
+    shares: list[list[Member]] = [[] for _ in range(count)]
+    for member in on_gpu:
+        roomy = (share for share in shares if len(share) < AT_ONCE)
+        min(roomy, key=lambda share: sum(each.work_left for each in share)).append(member)
+    alone = [Job((each,), gpu=False) for each in longest_first if each not in on_gpu]
+    return [Job(tuple(share), gpu=True) for share in shares] + alone

@@ -1,0 +1,61 @@
+"""The fleet on a screen: a line for each epoch of any run, and on a terminal one table of all runs."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lib.fleet_plan import Member
+from lib.runs import Pace
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class FleetTable:
+    """Shows members while the body of a `with` works on them."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members, self.pace = members, Pace(members)
+        self.console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=False)
+        self.looked = 0.0
+
+    def __enter__(self) -> "FleetTable":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.live.is_started:
+            self.live.update(self.table(), refresh=True)
+            self.live.stop()
+
+    def say(self, line: str) -> None:
+        """Something has happened: where there is a table it shows, unless it is a fault."""
+        if not self.live.is_started:
+            print(f"{line}  {self.pace.summary()}", flush=True)
+        elif " epoch " not in line:
+            self.console.print(line, markup=False)
+
+    def look(self) -> None:
+        """Bring the table up to date, not too often."""
+        if self.live.is_started and time.monotonic() - self.looked > SECONDS_BETWEEN_LOOKS:
+            self.looked = time.monotonic()
+            self.live.update(self.table(), refresh=True)
+
+    def table(self) -> Table:
+        """As many runs as the screen has lines for, those at work first."""
+        table = Table("run", "state", "epoch", "test accuracy", title=self.pace.summary(), title_justify="left")
+        order = {"on": 0, "failed": 1, "waiting": 2, "done": 3}
+        members = sorted(self.members, key=lambda member: order[member.state.split()[0]])
+        room = max(3, self.console.height - 7)
+        for member in members[:room]:
+            accuracy = "" if member.accuracy is None else f"{member.accuracy:.2%}"
+            table.add_row(member.name, member.state, f"{member.epoch}/{member.card.epochs}", accuracy)
+        if hidden := Counter(member.state for member in members[room:]):
+            table.add_row("...", ", ".join(f"{count} more {state}" for state, count in hidden.items()))
+        return table

@@ -1,0 +1,161 @@
+"""What the fleet does on a node: lay out what a task needs, run `stages.train` on it, hand over what it makes.
+
+All of it lies in a folder of this node's own, so no disk is shared with anybody. Imports neither Ray nor torch: the
+training is a process of its own.
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from lib import lock, node
+from lib.errors import BadInput, TryAgain
+from lib.files import write_whole
+
+CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
+LOG_BYTES = 20_000  # of what a training said, its end
+PATIENCE = 60  # seconds that a training whose worker was killed has to end
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """A run to be trained: its card's file, its checkpoint folder's name (run and fingerprint), its epochs."""
+
+    run: str
+    card: bytes
+    folder: str
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Began:
+    """A task has a place: the node's name, and the versions of what decides results there."""
+
+    node: str
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Came:
+    """A run has a new checkpoint: its file's name and content."""
+
+    run: str
+    file: str
+    content: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The training has ended: its exit status (minus a signal's number), and the end of what it said."""
+
+    status: int
+    log: str
+
+
+News = Began | Came | Ended
+
+
+class Worker:
+    """Trains the runs of one task, from begin() on; news() is called again and again until it says Ended.
+
+    `data` says which files the data folder has, and their SHA-256s; `fetch` gets their contents from the driver, once
+    for a node.
+    """
+
+    def __init__(self, orders: Sequence[Order], data: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]):
+        self.orders, self.data, self.fetch = orders, data, fetch
+        self.sent = {order.run: 0 for order in orders}  # the last epoch that the driver has
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, devices: str) -> Began:
+        return Began(f"{socket.gethostname()}{devices}", node.versions())
+
+    def train(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> News:
+        """Start to train, each run from the checkpoint (name and content) that the driver has of it."""
+        try:
+            self.home = node.home()
+            self.place = node.fresh_folder(self.home / "tasks")
+            data = node.data_here(self.home / "data", self.data, self.fetch)
+            (self.place / "data").mkdir()
+            (self.place / "data" / "cifar10").symlink_to(data)
+            self._lay_out(checkpoints)
+        except BadInput as error:  # this node's fault, not the run's: another may do
+            return Ended(TryAgain.status, f"train: {error}")
+        self.log = open(self.place / "log", "w+b")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stages.train", *(f"plan/{order.run}.json" for order in self.orders)],
+            cwd=self.place,
+            env=node.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        return self.news()
+
+    def _lay_out(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
+        """Cards, and checkpoints: the driver's beside what an earlier task, which was killed here, may have left."""
+        (self.place / "checkpoints").mkdir()
+        for order in self.orders:
+            write_whole(self.place / "plan" / f"{order.run}.json", order.card)
+            kept = self.home / "checkpoints" / order.folder
+            kept.mkdir(parents=True, exist_ok=True)
+            (self.place / "checkpoints" / order.folder).symlink_to(kept)
+            end = time.monotonic() + PATIENCE
+            while lock.holder(kept) and time.monotonic() < end:
+                time.sleep(0.2)
+            if order.run in checkpoints:
+                name, content = checkpoints[order.run]
+                write_whole(kept / name, content)
+                self.sent[order.run] = epoch_of(name)
+
+    def news(self) -> News:
+        """Wait for the next checkpoint, or for the end."""
+        assert self.process is not None
+        while True:
+            ended = self.process.poll() is not None  # asked first: what was written just before the end is then seen
+            for order in self.orders:
+                if came := self._newer(order):
+                    return came
+            strange = {path.name for path in self.place.glob("checkpoints/*")} - {each.folder for each in self.orders}
+            if strange:
+                return self._end(f"train: this node takes its run for another, {min(strange)}: its code is not ours")
+            if ended:
+                return self._end()
+            time.sleep(0.1)
+
+    def _newer(self, order: Order) -> Came | None:
+        """A run's newest checkpoint, if the driver has none so new. It may be gone when read: there is a newer then."""
+        folder = self.home / "checkpoints" / order.folder
+        found = [path.name for path in folder.glob("*.ckpt") if CHECKPOINT.fullmatch(path.name)]
+        newest = max((name for name in found if epoch_of(name) <= order.epochs), key=epoch_of, default=None)
+        if newest and epoch_of(newest) > self.sent[order.run]:
+            with contextlib.suppress(FileNotFoundError):
+                content = (folder / newest).read_bytes()
+                self.sent[order.run] = epoch_of(newest)
+                return Came(order.run, newest, content)
+        return None
+
+    def _end(self, fault: str | None = None) -> Ended:
+        """The end of the training, which has said why; or, with a fault, of one that must not go on."""
+        assert self.process is not None
+        if fault:
+            self.process.kill()
+        status = self.process.wait()
+        self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
+        said = self.log.read().decode(errors="replace")
+        self.log.close()
+        for order in self.orders:  # the driver has it all
+            shutil.rmtree(self.home / "checkpoints" / order.folder, ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
+        return Ended(2, fault) if fault else Ended(status, said)
+
+
+def epoch_of(name: str) -> int:
+    return int(name.removeprefix("epoch-").removesuffix(".ckpt"))

@@ -1,0 +1,92 @@
+"""Addresses that lead to no Ray cluster: each ends in one line with the cure, before anything has begun."""
+
+import importlib.util
+import socket
+from pathlib import Path
+
+import pytest
+from ray import exceptions
+
+from lib import cluster
+from lib.errors import BadInput, TryAgain
+from stages import fleet
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "address, says",
+    [
+        (f"127.0.0.1:{closed_port()}", "nothing answers (Connection refused): is the head node up"),
+        (f"ray://127.0.0.1:{closed_port()}", "nothing answers (Connection refused): is the head node up"),
+        ("gpu-box.invalid:6379", "nothing answers ("),
+        ("gpu-box", "wanted are host:port, ray://host:port or auto"),
+        ("127.0.0.1:port", "wanted are host:port, ray://host:port or auto"),
+        ("http://127.0.0.1:99999", "wanted are host:port, ray://host:port or auto"),
+    ],
+)
+def test_an_address_that_nothing_answers_at_ends_in_one_line(address: str, says: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        cluster.require_answer(address)
+    assert str(refused.value).startswith(f"--address {address}: {says}")
+
+
+def test_without_a_cluster_here_auto_says_what_makes_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where Ray would note the cluster it has started
+    with pytest.raises(BadInput, match=r"^--address auto: no Ray cluster can be reached \(.*`ray start --head`"):
+        cluster.connect("auto", 1, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (
+            "Version mismatch: The cluster was started with:\n    Ray: 2.1.0\n    Python: 3.12.1\n",
+            "Ray and Python must be the same there and here (Version mismatch: The cluster was started with: Ray",
+        ),
+        ("RPC error: InvalidAuthToken: Authentication token is missing", "it wants a token: RAY_AUTH_MODE=token"),
+        ("Failed to connect to Ray cluster", "no Ray cluster can be reached (Failed to connect to Ray cluster)"),
+    ],
+)
+def test_what_ray_says_at_length_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, says: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(cluster.ray, "init", refuse)
+    with pytest.raises(BadInput) as refused:
+        cluster.connect("auto", 1, tmp_path)
+    assert str(refused.value).startswith(f"--address auto: {says}") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("package", ["dvc", "ray", "rich"])
+def test_what_is_not_installed_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else real(name))
+    with pytest.raises(BadInput, match=f"^{package} is not installed here: `make fleet` installs it"):
+        fleet.require_installed()
+
+
+def test_why_a_task_was_lost_is_one_line() -> None:
+    died = exceptions.RayError("The actor died because its node has died.\n\tactor_id: 0123\n")
+    assert cluster.Lost(died).reason == "The actor died because its node has died."
+    fault = exceptions.RayTaskError("f", "Traceback:\n  File ...\nOSError: no space left\n", OSError("no space left"))
+    assert cluster.Lost(fault).reason == "OSError: no space left"
+
+
+def test_a_cluster_whose_head_has_died_ends_the_driver_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise OSError("Broken pipe")
+
+    monkeypatch.setattr(cluster.ray, "wait", wait)
+    lost = cluster.Cluster.__new__(cluster.Cluster)
+    lost.pending = {}
+    with pytest.raises(TryAgain, match=r"^the connection to the cluster is lost \(Broken pipe\): .*the same command"):
+        list(lost.news(0.1))

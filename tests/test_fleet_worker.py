@@ -1,0 +1,234 @@
+"""What the fleet does on a node, with a training that writes what a test says instead of learning."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib import fleet_worker, lock, node
+from lib.errors import BadInput, TryAgain
+from lib.fleet_worker import Came, Ended, Order, Worker
+
+FILES = {"cifar-10-batches-py/data_batch_1": b"images", "dataset.json": b"{}"}
+DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+TRAINING = """
+import os, pathlib, sys, time
+assert open("data/cifar10/cifar-10-batches-py/data_batch_1", "rb").read() == b"images"
+folder = pathlib.Path("checkpoints", "{folder}")
+folder.mkdir(exist_ok=True)
+done = len(list(folder.glob("*.ckpt")))
+print("cards", sys.argv[1:], pathlib.Path(sys.argv[1]).read_text(), os.environ["OMP_NUM_THREADS"], flush=True)
+for epoch in range(done + 1, 4):
+    (folder / f"epoch-{{epoch:04}}.ckpt").write_text(f"epoch {{epoch}}")
+    {each}
+{end}
+"""
+ORDER = Order("tiny", b"a card", "tiny-0123", 3)
+
+
+@pytest.fixture
+def on_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A node's folder."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"ic-fleet-{os.getuid()}"
+
+
+def training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: str = "time.sleep(0.3)", end: str = "", **to: str
+) -> None:
+    """Put a training of our own where the code has come to."""
+    code = tmp_path / "code"
+    (code / "stages").mkdir(parents=True, exist_ok=True)
+    (code / "stages" / "__init__.py").touch()
+    (code / "stages" / "train.py").write_text(
+        TRAINING.format(folder=to.get("folder", ORDER.folder), each=each, end=end)
+    )
+    monkeypatch.setattr(node, "CODE", code)
+
+
+def fetch() -> Mapping[str, bytes]:
+    return FILES
+
+
+def worker() -> Worker:
+    return Worker([ORDER], DIGESTS, fetch)
+
+
+def all_news(of: Worker, checkpoints: Mapping[str, tuple[str, bytes]] = {}) -> list[Came | Ended]:
+    news = [of.train(checkpoints)]
+    while not isinstance(news[-1], Ended):
+        news.append(of.news())
+    return news
+
+
+def started_after(condition: Callable[[], bool]) -> Callable[..., Any]:
+    """subprocess.Popen, which asserts a condition first."""
+    real = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        assert condition()
+        return real(*arguments, **options)
+
+    return start
+
+
+def came(epoch: int) -> Came:
+    return Came("tiny", f"epoch-{epoch:04}.ckpt", f"epoch {epoch}".encode())
+
+
+# A training.
+
+
+def test_every_checkpoint_is_handed_over_then_the_end_and_nothing_is_left(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch)
+    *checkpoints, ended = all_news(worker())
+    assert checkpoints == [came(1), came(2), came(3)]
+    assert ended == Ended(0, "cards ['plan/tiny.json'] a card 1\n")
+    assert list((on_node / "checkpoints").iterdir()) == list((on_node / "tasks").iterdir()) == []
+
+
+def test_where_epochs_are_quicker_than_their_way_home_the_newest_is_taken(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch, each="pass")
+    *_, last, ended = all_news(worker())
+    assert (last, ended.status) == (came(3), 0)
+
+
+def test_it_goes_on_from_the_drivers_checkpoint_which_is_not_sent_back(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch)
+    *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+    assert checkpoints == [came(2), came(3)] and ended.status == 0
+
+
+def test_what_an_earlier_task_left_here_is_newer_than_the_drivers_and_is_used(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = on_node / "checkpoints" / ORDER.folder
+    left.mkdir(parents=True)
+    (left / "epoch-0002.ckpt").write_text("epoch 2")
+    training(tmp_path, monkeypatch)
+    *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+    assert checkpoints[-1] == came(3) and came(1) not in checkpoints and ended.status == 0
+
+
+def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training(tmp_path, monkeypatch, end="print('train: the loss became nan', file=sys.stderr); sys.exit(2)")
+    ended = all_news(worker())[-1]
+    assert ended.status == 2 and ended.log.endswith("train: the loss became nan\n")
+
+
+def test_a_killed_training_ends_with_the_signals_number(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch, end="os.kill(os.getpid(), 9)")
+    assert all_news(worker())[-1].status == -signal.SIGKILL
+
+
+def test_a_node_that_computes_another_fingerprint_is_refused_at_once(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch, each="time.sleep(600)", folder="tiny-4567")
+    start = time.monotonic()
+    ended = all_news(worker())[-1]
+    assert time.monotonic() - start < 30
+    assert ended == Ended(2, "train: this node takes its run for another, tiny-4567: its code is not ours")
+
+
+def test_a_predecessor_that_is_still_ending_is_waited_for(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch)
+    folder = on_node / "checkpoints" / ORDER.folder
+    held = (
+        f"import sys, time; sys.path.insert(0, '.'); from lib import lock; from pathlib import Path; "
+        f"lock.take(Path({str(folder)!r}), 'tiny'); print('held', flush=True); time.sleep(1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as other:
+        assert other.stdout and other.stdout.readline() == b"held\n"
+        monkeypatch.setattr(subprocess, "Popen", started_after(lambda: lock.holder(folder) is None))
+        assert all_news(worker())[-1].status == 0
+
+
+def test_a_node_that_cannot_hold_the_data_blames_itself_and_not_the_run(on_node: Path) -> None:
+    ended = Worker([ORDER], DIGESTS, lambda: dict.fromkeys(FILES, b"damaged")).train({})
+    assert isinstance(ended, Ended) and ended.status == TryAgain.status and "was damaged on its way" in ended.log
+
+
+def test_what_a_killed_task_left_is_swept_and_a_living_ones_is_not(on_node: Path) -> None:
+    root = on_node / "tasks"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (str(gone.pid), str(os.getppid())):
+        (root / name).mkdir(parents=True)
+    node.fresh_folder(root)
+    assert {path.name for path in root.iterdir()} == {str(os.getpid()), str(os.getppid())}
+
+
+def test_another_users_folder_is_refused(on_node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_node.mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: int(on_node.name.split("-")[-1]) + 1)
+    elsewhere = on_node.parent / f"ic-fleet-{os.getuid()}"
+    elsewhere.mkdir()
+    with pytest.raises(BadInput, match="is another user's: set TMPDIR"):
+        node.home()
+
+
+# The data.
+
+
+def test_the_data_come_once_and_what_is_damaged_later_comes_again(tmp_path: Path) -> None:
+    fetched = []
+
+    def fetch() -> Mapping[str, bytes]:
+        fetched.append(1)
+        return FILES
+
+    folder = node.data_here(tmp_path, DIGESTS, fetch)
+    assert node.data_here(tmp_path, DIGESTS, fetch) == folder and len(fetched) == 1
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+    (folder / "dataset.json").write_bytes(b"[]")
+    node.data_here(tmp_path, DIGESTS, fetch)
+    assert (folder / "dataset.json").read_bytes() == b"{}" and len(fetched) == 2
+
+
+def test_data_that_are_damaged_on_the_way_are_refused_and_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="data_batch_1 was damaged on its way"):
+        node.data_here(tmp_path, DIGESTS, lambda: {**FILES, "cifar-10-batches-py/data_batch_1": b"imagex"})
+    assert not list(tmp_path.rglob("data_batch_1"))
+
+
+def test_of_two_tasks_at_once_one_fetches_and_the_other_waits(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from lib import node\n"
+        "def fetch():\n    print('fetched', flush=True); time.sleep(1); return {'a': b'x'}\n"
+        f"node.data_here(Path({str(tmp_path)!r}), {{'a': {hashlib.sha256(b'x').hexdigest()!r}}}, fetch)"
+    )
+    command = [sys.executable, "-c", script]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) for _ in range(2)]
+    assert sorted(each.communicate()[0] for each in both) == [b"", b"fetched\n"]
+    assert [each.returncode for each in both] == [0, 0]
+
+
+def test_versions_are_of_what_decides_results_and_leave_the_device_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda package: {"torch": "2.14.1+cpu", "ray": "2.60.0"}[package])
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert node.versions() == {"Python": python, "ray": "2.60.0", "torch": "2.14.1"}
+
+
+def test_a_training_hears_nothing_of_the_dvc_around_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
+    environment = node.environment()
+    assert "DVC_ROOT" not in environment and environment["OMP_NUM_THREADS"] == "1"
+    assert fleet_worker.epoch_of("epoch-0012.ckpt") == 12

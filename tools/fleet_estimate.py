@@ -1,0 +1,117 @@
+"""How long a study of many seeds would take on so many GPUs, and what of it passes through the fleet's driver.
+
+A calculation, with the fleet's own division of the work. The checkpoints' sizes are those of the networks, and what the
+driver takes for one is measured here, now. Seconds per epoch are an assumption (--epoch-seconds).
+"""
+
+import argparse
+import dataclasses
+import heapq
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from lib import training
+from lib.card import RunCard
+from lib.checkpoint import Checkpoints, Snapshot
+from lib.cifar10 import OFFICIAL_FILES
+from lib.device import Circumstances
+from lib.fleet_plan import Member, jobs_for
+from lib.fleet_worker import Came
+from lib.metrics import EpochRecord
+from lib.plan import read_study
+from lib.progress import duration
+from stages.train import model_of, recipe_of
+
+DATA_BYTES = sum(size for size, _ in OFFICIAL_FILES.values())
+GPUS_ON_A_NODE = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.fleet_estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=10, help="of each run of params.yaml (default: 10)")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], help="how many (default: 1 8 64)")
+    parser.add_argument(
+        "--epoch-seconds", type=float, default=60, help="of a 110-layer run alone on a GPU; assumed (default: 60)"
+    )
+    parser.add_argument(
+        "--gain",
+        type=float,
+        default=1,
+        help="of runs side by side on a GPU over one after the other (default: 1, none)",
+    )
+    options = parser.parse_args()
+    cards = read_study(Path("params.yaml")).cards()
+    members = [
+        _member(dataclasses.replace(card, seed=seed, device="auto")) for card in cards for seed in range(options.seeds)
+    ]
+    per_layer = options.epoch_seconds / 110 / options.gain
+    sizes, costs = zip(*(driver_cost(card) for card in cards), strict=True)
+    checkpoints = sum(member.card.epochs for member in members)
+    home = sum(card.epochs * size for card, size in zip(cards, sizes, strict=True)) * options.seeds
+    cost = sum(costs) / len(costs)
+    print(f"{len(members)} runs, {checkpoints:,} epochs. Checkpoints: {min(sizes):,} to {max(sizes):,} bytes;")
+    print(f"one takes the driver {cost * 1e3:.0f} ms here (verify, write, sync; mean of the {len(cards)} networks)\n")
+    print("| GPUs | tasks | time | checkpoints home | data to nodes | driver: MB/s | checkpoints/s | busy |")
+    print("|-----:|------:|-----:|-----------------:|--------------:|-------------:|--------------:|-----:|")
+    for gpus in options.gpus:
+        jobs = jobs_for(members, gpus)
+        seconds = makespan([sum(each.work_left for each in job.members) * per_layer for job in jobs], gpus)
+        nodes = -(-gpus // GPUS_ON_A_NODE)
+        print(
+            f"| {gpus} | {len(jobs)} | {duration(seconds)} | {home / 1e9:.0f} GB | {nodes * DATA_BYTES / 1e9:.1f} GB "
+            f"| {home / seconds / 1e6:.2f} | {checkpoints / seconds:.2f} | {checkpoints * cost / seconds:.1%} |"
+        )
+
+
+def _member(card: RunCard, root: Path = Path("nowhere")) -> Member:
+    return Member(card, Checkpoints(root, card.name, card.identity("", {})), b"")
+
+
+def makespan(tasks: Sequence[float], gpus: int) -> float:
+    """When the last task ends, if each begins as soon as a GPU is free, in this order."""
+    free = [0.0] * gpus
+    for seconds in tasks:
+        heapq.heapreplace(free, free[0] + seconds)
+    return max(free)
+
+
+def driver_cost(card: RunCard) -> tuple[int, float]:
+    """A checkpoint's bytes at the end of a run, and the seconds that the driver takes to verify and keep it."""
+    model = model_of(card)
+    snapshot = last_snapshot(card, model)
+    with tempfile.TemporaryDirectory() as folder:
+        there, here = (Checkpoints(Path(folder, name), card.name, card.identity("", {})) for name in ("there", "here"))
+        there.folder.mkdir(parents=True)
+        there.save(snapshot)
+        member = _member(card, Path(folder, "here"))
+        here.folder.mkdir(parents=True)
+        path = there.path(card.epochs)
+        came = Came(card.name, path.name, path.read_bytes())
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            member.keep(came)
+            times.append(time.perf_counter() - start)
+        return len(came.content), min(times)
+
+
+def last_snapshot(card: RunCard, model: nn.Module) -> Snapshot:
+    """Of a run of that card: sizes are right, values are not."""
+    optimizer = training.make_optimizer(recipe_of(card), model)
+    for each in model.parameters():
+        each.grad = each.detach().clone()
+    optimizer.step()
+    record = EpochRecord(1, card.learning_rate, 1.234567890123456, 0.5123456, 1.234567890123456, 0.5123)
+    history = tuple(dataclasses.replace(record, epoch=epoch) for epoch in range(1, card.epochs + 1))
+    state = training.on_cpu(optimizer.state_dict()["state"])
+    return Snapshot(history, dict(model.state_dict()), state, (Circumstances("2.14.1+cu130", "NVIDIA H100 80GB HBM3"),))
+
+
+if __name__ == "__main__":
+    main()
