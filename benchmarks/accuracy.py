@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network
-from benchmarks.data import Source, source
+from benchmarks.data import TEST_IMAGES, Source, source
 from benchmarks.reference import plain
 from benchmarks.trials import PATHS, RECORD, Trial, Trials
 from lib import cifar10, training
@@ -37,10 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5, help="trainings of each network by each path (default: 5)")
-    parser.add_argument("--images", type=int, default=5000, help="to train on, and as many to test on (default: 5000)")
-    parser.add_argument("--epochs", type=int, default=6, help="of each training (default: 6)")
+    parser.add_argument("--seeds", type=some, default=5, help="trainings of each network by each path (default: 5)")
+    parser.add_argument("--images", type=some, default=5000, help="to train on, and to test on (default: 5000)")
+    parser.add_argument("--epochs", type=some, default=6, help="of each training (default: 6)")
     options = parser.parse_args()
+    if options.images > TEST_IMAGES:
+        parser.error(f"--images {options.images}: the test set has {TEST_IMAGES}")
     with errors_exit("benchmarks"), source(quick=False) as data:
         device = pick_device("auto")
         start = Trials(machine.device_name(device), machine.circumstances(data.dataset), options.images, options.epochs)
@@ -51,15 +53,22 @@ def main() -> None:
         )
 
 
+def some(text: str) -> int:
+    """A number of things, one at least; argparse names the option."""
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
 def continued(start: Trials, path: Path) -> Trials:
     """What is in the record already, of the same comparison. Raises BadInput if the record is of another."""
     if not path.exists():
         return start
     before = Trials.read(path)
-    if any(getattr(before, key) != getattr(start, key) for key in ("device", "images", "epochs")):
+    if before.comparable != start.comparable:
         raise BadInput(
-            f"{path} is of {before.epochs} epochs of {before.images} images on {before.device}: "
-            "ask for the same, or move it away"
+            f"{path} is of {before.comparable}, asked for is {start.comparable}: move it away, or ask for that"
         )
     return before
 

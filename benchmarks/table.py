@@ -6,8 +6,10 @@ from pathlib import Path
 
 from benchmarks import trials
 from benchmarks.record import FOLDER, Race, Record, Result, Spread
+from lib import cells
 from lib.errors import BadInput, errors_exit
 from lib.files import write_whole
+from lib.words import counted
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks.table` -->", "<!-- benchmarks: end -->"
@@ -135,24 +137,17 @@ def learned(record: trials.Trials) -> str:
         [
             each.network,
             each.path,
-            str(each.n),
-            f"{each.accuracy:.2%} ± {each.deviation:.2%}",
-            difference(each.accuracy_difference, 100, 2),
-            difference(each.loss_difference, 1, 4),
+            str(each.accuracy.n),
+            cells.mean_and_sd(each.accuracy, 4),
+            *cells.comparison(each.accuracy_difference, 4)[:2],
+            *cells.comparison(each.loss_difference, 4)[:2],
         ]
         for each in trials.comparisons(record)
     ]
-    where = f"{record.epochs} epochs of {record.images:,} images on {record.device}{conditions([record])}"
-    head = ["network", "path", "seeds", "test accuracy, last epoch", "difference in points", "difference in train loss"]
-    return f"\nDo the quick paths learn as well? {where}.\n\n{table(head, rows)}\n"
-
-
-def difference(of: trials.Difference | None, factor: float, places: int) -> str:
-    """A mean difference with its 95 % interval."""
-    if of is None:
-        return "–"
-    mean, low, high = (f"{factor * value:+.{places}f}" for value in (of.mean, of.low, of.high))
-    return f"{mean} [{low}, {high}]"
+    where = f"{counted(record.epochs, 'epoch')} of {record.images:,} images on {record.device}{conditions([record])}"
+    head = ["network", "path", "seeds", "test accuracy", "difference", "95 % interval"]
+    head += ["difference in training loss", "95 % interval"]
+    return f"\nDo the quick paths learn as well? The last of {where}; paired by seed.\n\n{table(head, rows)}\n"
 
 
 def way(result: Result) -> str:

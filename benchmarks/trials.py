@@ -1,15 +1,14 @@
 """The schema of benchmarks/accuracy.json, and what its trainings come to when paths are compared."""
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-
-from scipy import stats
 
 from benchmarks.record import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
+from lib.paired import Comparison, compare
+from lib.sample import Sample
 
 RECORD = Path(__file__).with_name("accuracy.json")
 # By name: the precision, and whether layers are PyTorch's own. The first is what the others are compared with.
@@ -46,6 +45,15 @@ class Trials:
     epochs: int
     trials: tuple[Trial, ...] = ()
 
+    @property
+    def comparable(self) -> str:
+        """What all its trainings have in common: others would not be pairs."""
+        made = self.circumstances
+        return (
+            f"{self.epochs} epochs of {self.images} {made.dataset} images on {self.device}, PyTorch {made.torch}, "
+            f"commit {made.commit}"
+        )
+
     def write(self, path: Path) -> None:
         write_whole(path, canonical_json(dataclasses.asdict(self)))
 
@@ -66,56 +74,35 @@ class Trials:
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """The mean of paired differences, and its 95 % t-interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+class Learned:
     """How a network learned by a path, and how that differs from the reference path of the same seeds."""
 
     network: str
     path: str
-    n: int
-    accuracy: float  # mean over seeds, of the last epoch's on the test set
-    deviation: float  # standard deviation over seeds
-    accuracy_difference: Difference | None  # None: this is the reference
-    loss_difference: Difference | None  # of the last epoch's training loss, in nats: less noisy than the accuracy
+    accuracy: Sample  # over seeds, of the last epoch's on the test set
+    accuracy_difference: Comparison | None  # None: this is the reference
+    loss_difference: Comparison | None  # of the last epoch's training loss, in nats: less noisy than the accuracy
 
 
-def comparisons(record: Trials) -> list[Comparison]:
-    """A row for each network and path, over the seeds that all paths have finished; none for fewer than two."""
+def comparisons(record: Trials) -> list[Learned]:
+    """A row for each network and path, over the seeds that all paths have finished; none where there are none."""
     networks = sorted({trial.network for trial in record.trials}, key=len)
     return [row for network in networks for row in _of_network(network, record.trials)]
 
 
-def _of_network(network: str, trials: Sequence[Trial]) -> list[Comparison]:
+def _of_network(network: str, trials: Sequence[Trial]) -> list[Learned]:
     by_path = {path: {each.seed: each for each in trials if each.key[:2] == (network, path)} for path in PATHS}
     seeds = sorted(set.intersection(*(set(of) for of in by_path.values())))
-    if len(seeds) < 2:
-        return []
-    accuracy = {path: [of[seed].test_accuracy[-1] for seed in seeds] for path, of in by_path.items()}
-    loss = {path: [of[seed].train_loss[-1] for seed in seeds] for path, of in by_path.items()}
+    accuracy = {path: {seed: of[seed].test_accuracy[-1] for seed in seeds} for path, of in by_path.items()}
+    loss = {path: {seed: of[seed].train_loss[-1] for seed in seeds} for path, of in by_path.items()}
     return [
-        Comparison(
+        Learned(
             network,
             path,
-            len(seeds),
-            statistics.mean(accuracy[path]),
-            statistics.stdev(accuracy[path]),
-            None if path == REFERENCE else paired(accuracy[path], accuracy[REFERENCE]),
-            None if path == REFERENCE else paired(loss[path], loss[REFERENCE]),
+            Sample(tuple(accuracy[path].values())),
+            None if path == REFERENCE else compare(accuracy[path], accuracy[REFERENCE]),
+            None if path == REFERENCE else compare(loss[path], loss[REFERENCE], higher_is_better=False),
         )
         for path in PATHS
+        if seeds
     ]
-
-
-def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """Mean difference with the interval of the paired t-test."""
-    test = stats.ttest_rel(ours, theirs)
-    interval = test.confidence_interval(0.95)
-    return Difference(statistics.mean(ours) - statistics.mean(theirs), float(interval.low), float(interval.high))

@@ -7,34 +7,34 @@ from lib.commit import Commit
 from lib.metrics import RunMetrics
 from lib.panels import orderings_of, panels_of
 from lib.paper import data_name, ordering_name
+from lib.words import counted, some
 
 
 def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     """Data, scale, number of runs, software and device: for titles and captions."""
-    seeds = len({run.facts.seed for run in runs})
+    seeds = len({run.facts.seed for run in runs if run.finished})
     return (
         f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
-        f"{study['epochs']} epochs, n = {seeds} seed{'s' * (seeds > 1)}, {len(runs)} of {len(study['runs'])} runs, "
+        f"{counted(study['epochs'], 'epoch')}, n = {counted(seeds, 'seed')}, {counted_runs(study, runs)}, "
         f"PyTorch {_torches(runs)}, {_devices(runs)}"
     )
 
 
 def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | None) -> dict[str, str]:
-    """The same and more, by name. The commit is that of the code and the parameters; None where it is not known."""
+    """The same and more, by name. The commit is the code's; None where it is not known."""
     data = data_name(runs[0].facts.dataset)
     seeds = sorted({run.facts.seed for run in runs})
-    finished = sum(run.finished for run in runs)
     return {
         "Preset": study["preset"],
         "Data": f"{data}, {study['train_images']:,} training and {study['test_images']:,} test images",
         "Networks": ", ".join(panel.network for panel in panels_of(runs)),
         "Orderings": ", ".join(map(ordering_name, orderings_of(runs))),
-        "Seeds": f"n = {len(seeds)}: {', '.join(map(str, seeds))}",
+        "Seeds": ", ".join(map(str, seeds)),
         "Epochs": str(study["epochs"]),
-        "Runs": f"{len(runs)} of {len(study['runs'])}, {finished} of them finished",
+        "Runs": counted_runs(study, runs),
         "PyTorch": _torches(runs),
         "Device": _devices(runs),
-        **({"Commit": f"{commit}: the last to change code or parameters"} if commit else {}),
+        **({"Commit": f"{commit}: the last to change the code"} if commit else {}),
     }
 
 
@@ -44,11 +44,18 @@ def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
     if runs[0].facts.dataset != "cifar10":
         told.append(f"Trained on {data_name(runs[0].facts.dataset)}, not on CIFAR-10: no evidence about the study.")
     if missing := sorted(set(study["runs"]) - {run.name for run in runs}):
-        told.append(f"Missing: {', '.join(missing)}.")
+        told.append(f"Missing: {some(missing)}.")
     under_way = [run for run in runs if not run.finished]
     if far := [f"{run.name} ({len(run.history)} of {run.facts.epochs} epochs)" for run in under_way]:
-        told.append(f"Under way, and in no table yet: {', '.join(far)}.")
+        told.append(f"Under way, and in no table yet: {some(far)}.")
     return told
+
+
+def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
+    """How many of the study's runs are finished, and how many under way."""
+    finished = sum(run.finished for run in runs)
+    under_way = f", {len(runs) - finished} under way" * (finished < len(runs))
+    return f"{finished} of {counted(len(study['runs']), 'run')}{under_way}"
 
 
 def _torches(runs: Sequence[RunMetrics]) -> str:

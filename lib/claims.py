@@ -12,6 +12,7 @@ from lib.metrics import RunMetrics
 from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import model_name, unit_name
 from lib.sample import Sample
+from lib.table1 import NAMES
 
 ONE_SEED = (
     "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: these "
@@ -31,7 +32,6 @@ COMPARED = (
     "better or worse; a dash where the data cannot say."
 )
 
-NAMES = ["Model", "Depth", "Layers in Residual Unit"]
 LEVELS = (0.70, 0.75, 0.80)  # fixed before the study: one chosen from its curves would favour an arm
 
 
@@ -86,17 +86,19 @@ class Row:
         return cells.mean_and_sd(self.sample, self.measure.decimals)
 
 
-def rows(runs: Sequence[RunMetrics]) -> list[Row]:
+def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
     """A row per measure and arm: measure by measure, arms in the order in which the runs first name them.
 
     Holm's correction is over all comparisons of a claim: whichever measure, network and ordering one would quote in its
-    support is one of them. Raises BadInput where a seed stands twice.
+    support is one of them. `planned` is how many orderings the study is to compare with a baseline, whether or not
+    their runs are there yet. Raises BadInput where a seed stands twice.
     """
     arms = arms_of(runs)
     claims = {claim: [each for each in MEASURES if each.claim == claim] for claim in (m.claim for m in MEASURES)}
     table = []
     for measures in claims.values():
-        family = corrected([each for m in measures for each in against_baselines(arms, m, m.higher_is_better)])
+        compared = [each for m in measures for each in against_baselines(arms, m, m.higher_is_better)]
+        family = corrected(compared, planned * len(measures))
         kinds = [(measure, arm) for measure in measures for arm in arms]
         for (measure, arm), comparison in zip(kinds, family, strict=True):
             facts = arm.facts
@@ -124,10 +126,13 @@ def frame(table: Sequence[Row]) -> pd.DataFrame:
 
 def overview(table: Sequence[Row]) -> pd.DataFrame:
     """The measures side by side as texts, a line per arm."""
-    arms = {(row.network, row.ordering): [row.model, str(row.depth), row.layers, str(row.sample.n)] for row in table}
-    for row in table:
-        arms[row.network, row.ordering].append(row.text)
-    return pd.DataFrame(arms.values(), columns=[*NAMES, "n", *(measure.title for measure in MEASURES)])
+    lines = []
+    for kind in dict.fromkeys((row.network, row.ordering) for row in table):
+        rows_of = [row for row in table if (row.network, row.ordering) == kind]
+        first = rows_of[0]
+        runs = max(row.sample.n for row in rows_of)  # a run of one epoch has no curve, but is one
+        lines.append([first.model, str(first.depth), first.layers, str(runs), *(row.text for row in rows_of)])
+    return pd.DataFrame(lines, columns=[*NAMES, "n", *(measure.title for measure in MEASURES)])
 
 
 def to_markdown(table: Sequence[Row], caption: str) -> str:
@@ -149,7 +154,7 @@ def _comparisons(table: Sequence[Row]) -> str:
     compared = [row for row in table if row.to_baseline]
     title = f"**{measure.claim}: {measure.title}**, {'more' if measure.higher_is_better else 'less'} is better"
     if not any(row.sample.reached for row in table):
-        return f"{title}. No run got there within {epochs} epochs.\n"
+        return f"{title}. {f'No run got there by epoch {epochs}' if measure.of_epochs else 'A point is no curve'}.\n"
     texts = frame(compared)[[*NAMES, *cells.COMPARISON]]
     supported = [row.to_baseline.supported for row in compared if row.to_baseline]
     return f"{title}\n\n" + markdown.table(markdown.bold(texts, cells.COMPARISON[0], supported), NAMES[:2])

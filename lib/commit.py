@@ -27,7 +27,7 @@ def last_commit(paths: Sequence[str]) -> Commit | None:
     begins with a commit that seems to have changed everything.
     """
     shallow = _git("rev-parse", "--is-shallow-repository")
-    told = _git("log", "-1", "--format=%H %cs", "--", *paths)
+    told = _git("-c", "log.showSignature=false", "log", "-1", "--format=%H %cs", "--", *paths)
     status = _git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
     if shallow is None or shallow.strip() != "false" or not told or status is None:
         return None

@@ -16,7 +16,7 @@ def figure(width: float, height: float, title: str) -> Figure:
     """An empty figure in the common look, in inches."""
     sns.set_theme(context="paper", style="whitegrid")
     empty = Figure(figsize=(width, height), layout="constrained")
-    empty.suptitle(title, fontsize=10)
+    empty.suptitle(title, fontsize=10, parse_math=False)  # a device may be called anything
     return empty
 
 

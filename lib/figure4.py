@@ -65,7 +65,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
         legend=legend,
         ax=axes,
     )
-    axes.set_title(panel.title)
+    axes.set_title(panel.title, parse_math=False)
     axes.set(xlabel="epoch", ylabel="test accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))

@@ -40,7 +40,7 @@
       seeds: numbers("seed"),
       singleRuns: form.get("curves") === "runs",
       paper: form.has("paper"),
-      from: form.has("end") ? Math.ceil(study.epochs * 0.8) : 1,
+      from: form.has("end") ? Math.floor(study.epochs * 0.8) + 1 : 1,
     };
   }
 

@@ -146,5 +146,5 @@ def _hash(script: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is numbers and signs; an empty one may stand for a number."""
-    return re.fullmatch(r"[-+±<>/., %\d()\[\]]*", text) is not None
+    """Whether a text is numbers and signs, or a median; an empty one may stand for a number."""
+    return re.fullmatch(r"(median )?[-+±<>/., %\d()\[\]]*", text) is not None

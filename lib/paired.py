@@ -32,6 +32,7 @@ class Comparison:
     high: float | None = None
     p: float | None = None  # of the two-sided paired t-test
     holm_p: float | None = None  # the same, corrected for all comparisons of the family
+    family: int = 1  # how many those are
 
     @property
     def supported(self) -> bool:
@@ -67,19 +68,20 @@ def t_test(values: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.nda
     return interval.low, interval.high, result.pvalue
 
 
-def corrected(family: Sequence[Comparison | None]) -> list[Comparison | None]:
+def corrected(comparisons: Sequence[Comparison | None], planned: int = 0) -> list[Comparison | None]:
     """The comparisons with Holm's p (1979, Scand. J. Statist. 6:65), in their order; None stays None.
 
-    A comparison that has no p yet counts as one of the family with p = 1: so the correction is no weaker while runs are
-    still to come.
+    `planned` is how many the study is to have. One that has no p yet, or no run yet, counts with p = 1: so the
+    correction is no weaker while runs are still to come.
     """
-    p_values = [1.0 if each.p is None else each.p for each in family if each is not None]
+    p_values = [1.0 if each.p is None else each.p for each in comparisons if each is not None]
+    p_values += [1.0] * (planned - len(p_values))
     holm = iter(multipletests(p_values, LEVEL, method="holm")[1] if p_values else ())
-    return [each if each is None else _with_holm(each, float(next(holm))) for each in family]
+    return [each if each is None else _with_holm(each, float(next(holm)), len(p_values)) for each in comparisons]
 
 
-def _with_holm(comparison: Comparison, holm_p: float) -> Comparison:
-    return comparison if comparison.p is None else dataclasses.replace(comparison, holm_p=holm_p)
+def _with_holm(comparison: Comparison, holm_p: float, family: int) -> Comparison:
+    return dataclasses.replace(comparison, holm_p=None if comparison.p is None else holm_p, family=family)
 
 
 def against_baselines(

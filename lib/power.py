@@ -23,7 +23,8 @@ class Spread:
 
 # Before there are two seeds: 0.4 points a run, 0.2 to 0.6. Of ResNets on CIFAR-10 runs were seen to vary by 0.14 and
 # 0.20 points (five runs each, of 1001 layers; He et al. 2016, arXiv:1603.05027) and by 0.54 (six runs of 56 layers;
-# pytorch_resnet_cifar10, issue 18). The difference of two independent runs varies by sqrt(2) times that.
+# pytorch_resnet_cifar10, issue 18). The difference of two independent runs varies by sqrt(2) times that. These trained
+# with falling rates, the last ones were measured at their best epochs: a constant rate's last epoch may vary more.
 ASSUMED = Spread(0.004 * 2**0.5, 0.002 * 2**0.5, 0.006 * 2**0.5)
 
 

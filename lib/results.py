@@ -1,12 +1,16 @@
 """plan/study.json and metrics/ -> the study's runs, checked to be of one study."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.arms import BASELINE
 from lib.errors import BadInput
 from lib.files import read_json
 from lib.metrics import RunMetrics, read_metrics
+from lib.paper import ordering_name
+from lib.words import some
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -16,7 +20,9 @@ def read_study(path: Path) -> dict[str, Any]:
         runs, report = study["runs"], study["report"]
         sound = (
             type(runs) is list
-            and all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in runs)
+            and all(
+                re.fullmatch(r"[a-z0-9_]+-[a-z_]+-[0-9]+", run) and ordering_name(run.split("-")[1]) for run in runs
+            )
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
             and re.fullmatch(r"[a-z0-9_]+", study["preset"])
@@ -25,11 +31,17 @@ def read_study(path: Path) -> dict[str, Any]:
             and type(report["accuracy_from"]) in (int, float)
             and 0 <= report["accuracy_from"] < 1
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError):  # ordering_name() knows no other layers
         sound = False
     if not sound:
         raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
     return study
+
+
+def comparisons_of(study: dict[str, Any]) -> int:
+    """How many orderings the study is to compare with their network's baseline, whether or not they are trained yet."""
+    arms = {tuple(run.split("-")[:2]) for run in study["runs"]}
+    return sum(ordering != BASELINE and (network, BASELINE) in arms for network, ordering in arms)
 
 
 def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
@@ -37,9 +49,10 @@ def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
     missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
     if foreign:
-        print(f"report: left out, since the study does not name them: {', '.join(foreign)}")
+        print(f"report: left out, since the study does not name them: {some(foreign)}")
     if missing:
-        print(f"report: missing, train them by `dvc repro`: {', '.join(missing)}")
+        count = f"{len(missing)} of {len(study['runs'])} runs"
+        print(f"report: {count} are missing, train them by `dvc repro`: {some(missing)}")
     runs = read_runs(study, folder)
     if not runs:
         raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
@@ -62,4 +75,17 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
                 f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
                 "on the same by `dvc repro`"
             )
+    _require_same_networks(runs)
     return list(runs.values())
+
+
+def _require_same_networks(runs: Mapping[Path, RunMetrics]) -> None:
+    """Raise BadInput where runs of one network's name are of networks that are not alike."""
+    firsts: dict[str, tuple[Path, RunMetrics]] = {}
+    for path, run in runs.items():
+        first, other = firsts.setdefault(run.facts.network, (path, run))
+        if (run.facts.block, run.facts.depth) != (other.facts.block, other.facts.depth):
+            raise BadInput(
+                f"{path} is of {run.facts.depth} layers in {run.facts.block} blocks, {first} of {other.facts.depth} in "
+                f"{other.facts.block} ones: train both anew by `dvc repro -f`"
+            )

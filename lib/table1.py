@@ -23,7 +23,7 @@ ONE_SEED = (
 COMPARED = (
     "Mean ± standard deviation over n seeds, each of the last epoch. Difference to baseline: mean over the seeds that "
     "both have finished, arm minus its network's baseline, paired by seed; its 95 % t-interval; wins, the seeds in "
-    "which the arm is better; p of the paired t-test, two-sided, Holm-corrected for the table's {comparisons}. "
+    "which the arm is better; p of the paired t-test, two-sided, Holm-corrected for the study's {comparisons}. "
     "Metric and comparisons were fixed before the runs. Bold where p < 0.05, for better or worse; a dash where the "
     "data cannot say."
 )
@@ -47,14 +47,15 @@ class Row:
         return None if self.accuracy.mean is None or self.paper is None else self.accuracy.mean - self.paper
 
 
-def rows(runs: Sequence[RunMetrics]) -> list[Row]:
+def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
     """The table's rows, in the order in which the runs first name a network and an ordering.
 
+    `planned` is how many comparisons with a baseline the study is to have, whether or not their runs are there yet.
     A run that is not finished has no accuracy "at the end of training" yet, and counts as missing. Raises BadInput
     where a seed stands twice.
     """
     arms = arms_of(runs)
-    compared = corrected(against_baselines(arms, accuracy))
+    compared = corrected(against_baselines(arms, accuracy), planned)
     return [_row(arm, comparison) for arm, comparison in zip(arms, compared, strict=True)]
 
 
@@ -119,7 +120,8 @@ def reading(table: Sequence[Row]) -> str:
     compared = [row.to_baseline for row in table if row.to_baseline]
     if not several(compared):
         return ONE_SEED
-    return COMPARED.format(comparisons=f"{len(compared)} comparison{'s' * (len(compared) > 1)}")
+    family = compared[0].family
+    return COMPARED.format(comparisons=f"{family} comparison{'s' * (family > 1)}")
 
 
 def to_markdown(table: Sequence[Row], dataset: str, caption: str) -> str:

@@ -12,9 +12,9 @@ from lib.errors import errors_exit
 from lib.files import write_whole
 from lib.metrics import RunMetrics
 from lib.page import Page, to_html
-from lib.results import collect, read_study
+from lib.results import collect, comparisons_of, read_study
 
-CODE = ("params.yaml", "dvc.yaml", "stages", "lib")  # whose last commit the page names
+CODE = ("dvc.yaml", "stages", "lib")  # whose last commit the page names; parameters change with results
 
 
 def main() -> None:
@@ -35,7 +35,8 @@ def main() -> None:
 def plots(study: dict[str, Any], runs: Sequence[RunMetrics]) -> dict[str, bytes]:
     """What the report shows, by file name."""
     dataset, caption, settings = runs[0].facts.dataset, circumstances.in_a_line(study, runs), study["report"]
-    table, measures = table1.rows(runs), claims.rows(runs)
+    planned = comparisons_of(study)
+    table, measures = table1.rows(runs, planned), claims.rows(runs, planned)
     figures = {
         "figure4": figure4.draw(runs, caption, settings["accuracy_from"]),
         "claims": claims_figure.draw(measures, caption),

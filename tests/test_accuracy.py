@@ -12,7 +12,7 @@ from benchmarks.accuracy import card_of, continued, trained
 from benchmarks.contenders import Network
 from benchmarks.data import source
 from benchmarks.record import Circumstances
-from benchmarks.trials import PATHS, REFERENCE, Trial, Trials, comparisons, paired
+from benchmarks.trials import PATHS, REFERENCE, Trial, Trials, comparisons
 from lib import training
 from lib.errors import BadInput
 
@@ -71,10 +71,16 @@ def test_the_recipe_is_the_studys():
 
 
 def test_differences_are_paired_by_seed_and_come_with_their_t_interval():
-    # Differences 1, 2, 3: mean 2, deviation 1, t(2 degrees, 97.5 %) = 4.302653: half-width 4.302653 / sqrt(3).
-    found = paired([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
-    assert found.mean == pytest.approx(2.0)
-    assert found.high - 2.0 == pytest.approx(2.0 - found.low) == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    # Differences 0.01, 0.03, 0.02: mean 0.02, deviation 0.01, t(2 degrees, 97.5 %) = 4.302653.
+    record = record_of(
+        *trials_of(REFERENCE, [0.5, 0.9, 0.1]),
+        *trials_of("ours, float32", [0.5, 0.9, 0.1]),
+        *trials_of(OURS, [0.51, 0.93, 0.12]),
+    )
+    found = comparisons(record)[-1].accuracy_difference
+    assert found is not None and found.mean == pytest.approx(0.02)
+    half_width = 0.01 * 4.302653 / 3**0.5
+    assert (found.low, found.high) == pytest.approx((0.02 - half_width, 0.02 + half_width), rel=1e-6)
 
 
 def test_only_seeds_that_every_path_has_count():
@@ -84,19 +90,20 @@ def test_only_seeds_that_every_path_has_count():
         *trials_of(OURS, [0.4, 0.8, 0.1], first_seed=-1),  # seeds -1, 0, 1
     )
     reference, _, ours = comparisons(record)
-    assert (reference.n, reference.accuracy, reference.accuracy_difference) == (2, pytest.approx(0.55), None)
-    assert ours.accuracy == pytest.approx(0.45)
+    assert reference.accuracy.values == (0.5, 0.6) and reference.accuracy_difference is None
+    assert ours.accuracy.values == (0.8, 0.1)
     assert ours.accuracy_difference is not None and ours.accuracy_difference.mean == pytest.approx(-0.1)
     assert ours.loss_difference is not None and ours.loss_difference.mean == 0
     assert comparisons(record_of(*trials_of(REFERENCE, [0.5, 0.6]))) == []
+    assert ours.loss_difference.low is None, "equal differences are no certainty"
 
 
-def test_the_table_shows_points_with_signs():
+def test_the_table_shows_differences_with_signs_and_intervals():
     record = record_of(*(each for path in PATHS for each in trials_of(path, [0.5, 0.6, 0.61 if path == OURS else 0.6])))
     text = table.learned(record)
-    assert "| resnet8 | nn.Dropout, float32 | 3 | 56.67% ± 5.77% | – | – |" in text
-    assert "| resnet8 | ours, bfloat16 | 3 | 57.00% ± 6.08% | +0.33 [-1.10, +1.77] |" in text
-    assert "1 epochs of 1,000 images on CPU, 2 cores" in text
+    assert "| resnet8 | nn.Dropout, float32 | 3 | 0.5667 ± 0.0577 |  |  |  |  |" in text
+    assert "| resnet8 | ours, bfloat16 | 3 | 0.5700 ± 0.0608 | +0.0033 | [-0.0110, +0.0177] | +0.0000 |  |" in text
+    assert "1 epoch of 1,000 images on CPU, 2 cores" in text
 
 
 # ---- the record
@@ -123,8 +130,18 @@ def test_a_comparison_goes_on_only_with_its_own_trainings(tmp_path):
     before = record_of(*trials_of(REFERENCE, [0.5]))
     before.write(path)
     assert continued(record_of(), path) == before
-    with pytest.raises(BadInput, match="1 epochs of 1000 images.*move it away"):
-        continued(dataclasses.replace(record_of(), epochs=2), path)
+    others = {"epochs": 2}, {"images": 2}, {"circumstances": dataclasses.replace(CIRCUMSTANCES, dataset="cifar10")}
+    for other in others:
+        with pytest.raises(BadInput, match="1 epochs of 1000 synthetic images.*move it away"):
+            continued(dataclasses.replace(record_of(), **other), path)
+
+
+@pytest.mark.parametrize("options", [["--epochs", "0"], ["--seeds", "-1"], ["--images", "x"], ["--images", "10001"]])
+def test_an_option_that_cannot_be_is_refused_by_name(options, capsys):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr("sys.argv", ["accuracy", *options])
+        accuracy.main()
+    assert stopped.value.code == 2 and options[0] in capsys.readouterr().err
 
 
 def test_what_the_record_has_is_not_trained_again(tmp_path, monkeypatch):

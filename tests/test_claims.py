@@ -85,11 +85,28 @@ def test_where_a_run_never_got_there_the_median_and_the_wins_are_told_and_no_tes
     assert rows_of(runs, "Epochs to 80 %", "baseline").text == "> 10 (1/3)"
 
 
+def test_one_epoch_is_a_run_but_no_curve():
+    runs = [run for seed in (0, 1) for run in all_runs(seed=seed, epochs=1)]
+    table = claims.rows(runs)
+    assert set(claims.overview(table)["n"]) == {"2"}
+    text = claims.to_markdown(table, "Caption")
+    assert "Area under the curve**, more is better. A point is no curve." in text
+    assert "Late epoch-to-epoch change**, less is better. A point is no curve." in text
+
+
+def test_comparisons_whose_runs_are_still_to_come_are_corrected_for():
+    runs = arms({"conv_relu_ic": [3, 4, 6], "baseline": [6, 8, 9]})
+    for planned, size in ((0, 4), (1, 4), (12, 48)):
+        family = [row.to_baseline for row in claims.rows(runs, planned) if row.to_baseline][:4]
+        smallest = min(family, key=lambda each: each.p)
+        assert smallest.family == size and smallest.holm_p == pytest.approx(min(1, size * smallest.p))
+
+
 def test_a_level_that_no_run_reached_is_a_line_instead_of_a_table():
     runs = [run for seed in (0, 1) for run in all_runs(seed=seed, epochs=3)]
     low = [run for run in runs if run.test_accuracy < 0.7]
     text = claims.to_markdown(claims.rows(low), "Caption")
-    assert "Epochs to 80 %**, less is better. No run got there within 3 epochs." in text
+    assert "Epochs to 80 %**, less is better. No run got there by epoch 3." in text
     assert "> 3 (0/2)" in text
 
 

@@ -26,6 +26,15 @@ def test_a_panel_per_measure_and_a_mark_per_run():
     assert drawn == [pytest.approx(row.sample.values) for row in table if not row.measure.of_epochs]
 
 
+def test_a_bar_is_a_standard_deviation_to_either_side_of_the_mean():
+    figure = claims_figure.draw(claims.rows(arm_of([0.5, 0.6, 0.8])), "title")
+    (bar,) = figure.axes[3].containers
+    ((low, high),) = [sorted(segment[:, 1]) for segment in bar.lines[2][0].get_segments()]
+    row = next(row for row in claims.rows(arm_of([0.5, 0.6, 0.8])) if row.measure.title == "Area under the curve")
+    mean, sd = row.sample.mean, row.sample.sd
+    assert (low, high) == pytest.approx((mean - sd, mean + sd))
+
+
 def test_orderings_differ_in_colour_and_mark_and_the_legend_names_them():
     figure = claims_figure.draw(claims.rows(all_runs()), "title")
     legend = figure.axes[5].get_legend()

@@ -18,11 +18,14 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
+REFUSED = "nothing answers (Connection refused): is the head node up"
+
+
 @pytest.mark.parametrize(
     "address, says",
     [
-        (f"127.0.0.1:{closed_port()}", "nothing answers (Connection refused): is the head node up"),
-        (f"ray://127.0.0.1:{closed_port()}", "nothing answers (Connection refused): is the head node up"),
+        pytest.param(f"127.0.0.1:{closed_port()}", REFUSED, id="closed port"),
+        pytest.param(f"ray://127.0.0.1:{closed_port()}", REFUSED, id="closed client port"),
         ("gpu-box.invalid:6379", "nothing answers ("),
         ("gpu-box", "wanted are host:port, ray://host:port or auto"),
         ("127.0.0.1:port", "wanted are host:port, ray://host:port or auto"),

@@ -269,6 +269,6 @@ def test_what_was_run_is_said(document):
     facts = dict(zip((e["text"] for e in document.all("dt")), (e["text"] for e in document.all("dd")), strict=True))
     assert facts["Preset"] == "replication"
     assert facts["Data"] == "CIFAR-10, 50,000 training and 10,000 test images"
-    assert facts["Seeds"] == "n = 1: 0"
-    assert facts["Runs"] == "16 of 16, 16 of them finished"
+    assert facts["Seeds"] == "0"
+    assert facts["Runs"] == "16 of 16 runs"
     assert facts["PyTorch"] == "2.14.1" and facts["Device"] == "cpu"

@@ -142,6 +142,12 @@ def test_a_comparison_without_p_counts_as_one_of_the_family_and_stays_without():
     assert [each and each.holm_p for each in family] == [None, pytest.approx(0.06), None, None, None]
 
 
+def test_comparisons_without_a_run_yet_count_as_well():
+    (few,) = corrected([Comparison(3, 3, p=0.02)], planned=12)
+    assert (few.holm_p, few.family) == (pytest.approx(0.24), 12)
+    assert corrected([Comparison(3, 3, p=0.02)] * 3, planned=2)[0].family == 3
+
+
 @pytest.mark.parametrize("family", [[], [None, None]])
 def test_no_comparison_at_all_is_a_family_too(family):
     assert corrected(family) == family

@@ -70,14 +70,14 @@ ARROWS = {
     "training": {"checkpoint", "metrics", "recorded"},
     "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
-    "results": {"metrics"},
-    "circumstances": {"commit", "metrics", "panels", "paper"},
+    "results": {"arms", "metrics", "paper", "words"},
+    "circumstances": {"commit", "metrics", "panels", "paper", "words"},
     "arms": {"metrics"},
     "paired": {"arms", "metrics", "sample"},
     "power": {"paired"},
     "cells": {"paired", "sample"},
     "table1": {"arms", "cells", "markdown", "metrics", "paired", "paper", "sample"},
-    "claims": {"arms", "cells", "convergence", "markdown", "metrics", "paired", "paper", "sample"},
+    "claims": {"arms", "cells", "convergence", "markdown", "metrics", "paired", "paper", "sample", "table1"},
     "panels": {"arms", "metrics", "paper"},
     "drawing": {"look"},
     "figure4": {"arms", "drawing", "look", "metrics", "panels", "paper"},
@@ -95,7 +95,7 @@ ARROWS = {
 }
 STANDARD_LIBRARY_ONLY = [
     *("arms", "card", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "lock"),
-    *("metrics", "node", "paper", "sample", "source", "stopping"),
+    *("metrics", "node", "paper", "sample", "source", "stopping", "words"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 import sys
@@ -99,6 +100,42 @@ def test_missing_and_foreign_runs_are_named_and_left_out(study, undrawn, capsys)
     assert "15 of 16 runs" in (study / "plots/table1.md").read_text()
 
 
+def test_the_correction_is_for_the_whole_study_while_runs_are_missing(study, undrawn):
+    runs = [run for seed in (0, 1) for run in all_runs(seed=seed)]
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"runs": [run.name for run in runs]}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    for path in (study / "metrics").iterdir():
+        path.unlink()
+    for run in runs[:4] + runs[16:20]:  # one network's
+        write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
+    report.main()
+    table = (study / "plots/table1.md").read_text()
+    assert "Holm-corrected for the study's 12 comparisons" in table and "n = 2 seeds, 8 of 32 runs" in table
+
+
+def test_of_many_missing_runs_some_are_named(study, undrawn, capsys):
+    for path in sorted((study / "metrics").iterdir())[1:]:
+        path.unlink()
+    report.main()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "missing" in line]
+    assert "15 of 16 runs are missing" in line and line.endswith(" and 7 more") and len(line) < 300
+
+
+def test_a_run_under_way_counts_neither_as_a_seed_nor_as_done(study, undrawn):
+    run = run_with([0.1, 0.2], "resnet164", "baseline", seed=0, epochs=3)
+    write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
+    report.main()
+    assert "n = 1 seed, 15 of 16 runs, 1 under way" in (study / "plots/table1.md").read_text()
+
+
+def test_a_device_of_any_name_is_drawn_as_it_is(study, capsys):
+    run = run_of("resnet164", "baseline")
+    facts = dataclasses.replace(run.facts, device="cpu $\\frac{$ x")
+    write_metrics(study / f"metrics/{run.name}.json", facts, run.history)
+    report.main()
+    assert facts.device in capsys.readouterr().out
+
+
 def test_unequal_seeds_are_told_in_one_line(study, undrawn, capsys):
     runs = [run for seed in (0, 1, 2) for run in all_runs(seed=seed)]
     content = json.loads((study / "plan/study.json").read_bytes()) | {"runs": [run.name for run in runs]}
@@ -140,6 +177,21 @@ def test_a_run_under_other_circumstances_is_refused_and_named(study, capsys, fac
     write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
     line = refused(capsys)
     assert "resnetb164-baseline-0.json" in line and told in line
+
+
+def test_runs_of_one_name_but_of_two_networks_are_refused(study, capsys):
+    run = run_of("resnet110", "baseline")
+    shallow = dataclasses.replace(run.facts, depth=8)
+    write_metrics(study / f"metrics/{run.name}.json", shallow, run.history)
+    line = refused(capsys)
+    assert "resnet110-baseline-0.json" in line and "8 layers" in line and "`dvc repro -f`" in line
+
+
+def test_an_ordering_of_no_known_layers_is_refused(study, capsys):
+    content = json.loads((study / "plan/study.json").read_bytes())
+    content["runs"].append("resnet110-foo-0")
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    assert "plan/study.json is not as plan writes it" in refused(capsys)
 
 
 def test_a_damaged_file_is_refused_and_named(study, capsys):

@@ -14,13 +14,14 @@ from lib import markdown, table1
 from lib.errors import BadInput, errors_exit
 from lib.paired import LEVEL, Comparison
 from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
-from lib.results import read_runs, read_study
+from lib.results import comparisons_of, read_runs, read_study
 
 POINTS = ("0.2", "0.5", "1", "2", "5")
 STUDY = Path("plan", "study.json")
 NOT_MEASURED = (
     "ASSUMED, NOT MEASURED, after other ResNets on CIFAR-10, since no ordering has two finished seeds in common with\n"
-    "its baseline (to measure it: dvc exp run -S 'seeds=[0,1]')"
+    "its baseline and differences that vary (to measure it: dvc exp run -S 'seeds=[0,1]'). A training whose learning\n"
+    "rate does not fall, as the study's, may well vary more"
 )
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         if not STUDY.exists():
             raise BadInput(f"{STUDY} is not there, which names the study's runs: `dvc repro plan` makes it in a moment")
         study = read_study(STUDY)
-        many = family(study["runs"])
+        many = comparisons_of(study)
         if not many:
             raise BadInput(
                 f"{STUDY} has no ordering beside its network's baseline: add baseline to params.yaml's orderings"
@@ -56,12 +57,6 @@ def points(text: str) -> float:
     return value
 
 
-def family(runs: Sequence[str]) -> int:
-    """How many comparisons with a baseline the study has, whether or not they are trained yet."""
-    arms = {tuple(run.split("-")[:2]) for run in runs}
-    return sum(ordering != "baseline" and (network, "baseline") in arms for network, ordering in arms)
-
-
 def answer(differences: Sequence[float], comparisons: Sequence[tuple[str, Comparison]], many: int) -> str:
     """The spread and where it comes from, and a line per difference."""
     spread = measured(comparisons)
@@ -77,7 +72,7 @@ def answer(differences: Sequence[float], comparisons: Sequence[tuple[str, Compar
         f"({low:.2f} to {high:.2f}).\n\n{markdown.table(table, names=0)}\n"
         f"Seeds per arm for a chance of {POWER:.0%} to see the difference in a two-sided paired t-test at {LEVEL:g};\n"
         "in brackets, at the ends of the spread's range. Corrected: at Holm's strictest step.\n"
-        "To train more seeds: dvc exp run -S 'seeds=[0,1,2,3,4]'"
+        "To train more seeds, name those too that are there: dvc exp run -S 'seeds=[0,1,2]'"
     )
 
 
