@@ -60,7 +60,7 @@ def conditions(measured: Sequence[Race | trials.Trials]) -> str:
     all_of = [each.circumstances for each in measured]
     loads = [load for each in all_of for load in (each.load_before, each.load_after) if load is not None]
     versions = dict.fromkeys(f"PyTorch {each.torch}, {each.dataset}, commit {each.commit}" for each in all_of)
-    return f": {'; '.join(versions)}; load {min(loads)} to {max(loads)}"
+    return f": {'; '.join(versions)}; load {' to '.join(map(str, sorted({min(loads), max(loads)})))}"
 
 
 def ceilings(record: Record) -> str:
