@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ for setting, value in {
 import ray  # noqa: E402  # it reads these when it is imported
 from ray import exceptions  # noqa: E402
 
-from lib.errors import BadInput, TryAgain  # noqa: E402
+from lib.errors import BadInput, Stopped, TryAgain  # noqa: E402
 from lib.fleet_worker import News, Order, Worker  # noqa: E402
 
 LOCAL = "local"
@@ -70,41 +71,45 @@ class Cluster:
 
     @property
     def gpus(self) -> int:
-        return int(ray.cluster_resources().get("GPU", 0))
+        with reached():
+            return int(ray.cluster_resources().get("GPU", 0))
 
     def start(self, orders: Sequence[Order], gpu: bool) -> Any:
         """A task, which begins when there is a free GPU for it, or a CPU."""
         options = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1, "num_gpus": 0}
         actor: Any = ray.remote(RemoteWorker)
-        task = actor.options(**options).remote(orders, self.digests, self.data)
-        self.pending[task.begin.remote()] = task
+        with reached():
+            task = actor.options(**options).remote(orders, self.digests, self.data)
+            self.pending[task.begin.remote()] = task
         return task
 
     def train(self, task: Any, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
         """Let a task that has begun train, from the checkpoints there are."""
-        self.pending[task.train.remote(checkpoints)] = task
+        with reached():
+            self.pending[task.train.remote(checkpoints)] = task
 
     def more(self, task: Any) -> None:
         """Ask a task for its next news."""
-        self.pending[task.news.remote()] = task
+        with reached():
+            self.pending[task.news.remote()] = task
 
     def news(self, seconds: float) -> Iterator[tuple[Any, News | Lost]]:
         """What has come within so many seconds, from which tasks. Raises TryAgain where the cluster is gone."""
-        try:
+        if not self.pending:
+            return
+        with reached():
             ready, _ = ray.wait(list(self.pending), num_returns=1, timeout=seconds)
-        except (OSError, exceptions.RayError) as error:
-            raise TryAgain(
-                f"the connection to the cluster is lost ({' '.join(str(error).split())[:200]}): its head has died, or "
-                "the network; mend that, then the same command goes on from the last checkpoints"
-            ) from None
         for reference in ready:
             task = self.pending.pop(reference)
-            try:
-                yield task, ray.get(reference)
-            except exceptions.RuntimeEnvSetupError as error:
-                raise BadInput(f"a node cannot take our code ({' '.join(str(error).split())[:300]})") from None
-            except exceptions.RayError as error:
-                yield task, Lost(error)
+            with reached():
+                told = self._told(reference)
+            yield task, told
+
+    def _told(self, reference: Any) -> News | Lost:
+        try:
+            return ray.get(reference)
+        except exceptions.RayError as error:
+            return Lost(error)
 
     def end(self, task: Any) -> None:
         """Take a task's slot back, whatever it does."""
@@ -117,6 +122,18 @@ class Cluster:
         for task in list(self.pending.values()):
             self.end(task)
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def reached() -> Iterator[None]:
+    """Turn a cluster that cannot be reached any more into TryAgain."""
+    try:
+        yield
+    except (OSError, exceptions.RayError) as error:
+        raise TryAgain(
+            f"the connection to the cluster is lost ({' '.join(str(error).split())[:200]}): its head has died, or the "
+            "network; mend that, then the same command goes on from the last checkpoints"
+        ) from None
 
 
 def connect(address: str, slots: int, code: Path) -> None:
@@ -132,6 +149,8 @@ def connect(address: str, slots: int, code: Path) -> None:
         require_answer(address)
     try:
         ray.init(address, **options)
+    except SystemExit:  # Ray takes SIGTERM for itself while it connects
+        raise Stopped("stopped by SIGTERM while the cluster was being reached", signal.SIGTERM) from None
     except Exception as error:  # of many classes; its message says which
         raise BadInput(f"--address {address}: {said_in_a_line(str(error))}") from None
 
@@ -155,6 +174,8 @@ def require_answer(address: str) -> None:
         raise BadInput(f"--address {address}: wanted are host:port, ray://host:port or auto")
     try:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=5).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that can be none
         cure = "is the head node up (`ray start --head` there), and is the port open (6379, for ray:// 10001)?"
-        raise BadInput(f"--address {address}: nothing answers ({error.strerror or error}): {cure}") from None
+        raise BadInput(
+            f"--address {address}: nothing answers ({getattr(error, 'strerror', None) or error}): {cure}"
+        ) from None

@@ -12,7 +12,9 @@ from lib.fleet_plan import Job, Member, jobs_for
 from lib.fleet_worker import Began, Came, Ended, News, Order
 
 DEATHS = 3  # of a run's workers, one after the other without a new epoch in between: then it counts as failed
+PAUSE = 5  # seconds before a task is tried again, times the deaths so far: Ray needs some to see that a node is gone
 IDLE = 60  # seconds
+UNSEEN = ", whose GPU PyTorch does not see: on its CPU"
 TRIED_AGAIN = {TryAgain.status, 128 + signal.SIGINT, 128 + signal.SIGTERM}  # exit statuses that blame no run
 
 
@@ -28,24 +30,31 @@ class Engine(Protocol):
     def news(self, seconds: float) -> Iterable[tuple[Any, Any]]: ...
 
 
+class Display(Protocol):
+    """Where a person sees what happens (lib/fleet_table.py)."""
+
+    def epoch(self, line: str) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
 class Fleet:
     """Trains members on an engine, and tells a display what happens. `versions` are those of this process."""
 
-    def __init__(
-        self, members: Sequence[Member], engine: Engine, versions: Mapping[str, str], say: Callable[[str], None]
-    ):
-        self.members, self.engine, self.versions, self.say = members, engine, versions, say
+    def __init__(self, members: Sequence[Member], engine: Engine, versions: Mapping[str, str], display: Display):
+        self.members, self.engine, self.versions, self.display = members, engine, versions, display
         self.jobs: dict[Any, Job] = {}  # by the engine's task
+        self.later: list[tuple[float, Job]] = []  # to be tried again, from when on
         self.idle_since = time.monotonic()
 
     def train(self, check: Callable[[], None]) -> None:
         """Go on until every member is done or has failed. `check` is called often, and may raise to stop all."""
         for job in jobs_for(self.members, self.engine.gpus):
             self._start(job)
-        while self.jobs:
+        while self.jobs or self.later:
             check()
+            self._start_what_is_due()
             self._say_if_nothing_begins()
-            for task, news in self.engine.news(seconds=0.5):
+            for task, news in self.engine.news(seconds=0.5) if self.jobs else ():
                 self._handle(task, self.jobs[task], news)
 
     def _say_if_nothing_begins(self) -> None:
@@ -54,7 +63,22 @@ class Fleet:
             self.idle_since = time.monotonic()
         elif time.monotonic() - self.idle_since > IDLE:
             self.idle_since = math.inf
-            self.say("nothing is under way: no node has a free core or GPU; waiting for one (`ray status` shows why)")
+            why = "no node has a free core or GPU; waiting for one (`ray status` shows why)"
+            self.display.say(f"nothing is under way: {why}")
+
+    def _start_what_is_due(self) -> None:
+        due = [job for at, job in self.later if at <= time.monotonic()]
+        self.later = [(at, job) for at, job in self.later if at > time.monotonic()]
+        for job in due:
+            self._start(job)
+        if not self.jobs:
+            time.sleep(0.1)
+
+    def _again(self, job: Job) -> None:
+        """Let a job be tried again in a while, longer with each death."""
+        for member in job.members:
+            member.node = ""
+        self.later.append((time.monotonic() + PAUSE * max(member.deaths for member in job.members), job))
 
     def _start(self, job: Job) -> None:
         for member in job.members:
@@ -83,25 +107,33 @@ class Fleet:
     def _came(self, job: Job, news: Came) -> None:
         (member,) = (each for each in job.members if each.name == news.run)
         device = member.keep(news)
-        place = f"on {member.node}"
-        if job.gpu and device == "cpu":
-            place += ", whose GPU PyTorch does not see: on its CPU"
-        self.say(
-            f"{member.name}  epoch {member.epoch}/{member.card.epochs}  test accuracy {member.accuracy:7.2%}  {place}"
-        )
+        if job.gpu and device == "cpu" and not member.node.endswith(UNSEEN):
+            member.node += UNSEEN
+            self.display.say(f"{member.name}  on {member.node}")
+        epoch, accuracy = f"{member.epoch}/{member.card.epochs}", f"{member.accuracy:7.2%}"
+        self.display.epoch(f"{member.name}  epoch {epoch}  test accuracy {accuracy}  on {member.node}")
 
     def _ended(self, task: Any, job: Job, news: Ended) -> None:
-        """A training has said itself that it is through: those of its runs that are not done have failed."""
+        """A training has said itself that it is through: those of its runs that are not done have failed.
+
+        Each is tried once more, in a task of its own: another of the task may have ended it, or its node, whose disk or
+        memory is full.
+        """
         self._close(task)
         for member in job.left:
-            own = fault_of(news.log, member.name)
-            if len(job.members) > 1 and own is None:  # another one's fault has ended it
-                self._start(Job((member,), job.gpu))
+            fault = fault_of(news.log, member.name) or last_line(news.log)
+            if member.tried_alone:
+                self._fail(member, fault, news.status)
             else:
-                self._fail(member, own or last_line(news.log), news.status)
+                member.tried_alone = True
+                self.display.say(f"{member.name}  {fault[:200]} ({member.node}): tried once more, alone")
+                self._again(Job((member,), job.gpu))
 
     def _lost(self, task: Any, job: Job, reason: str) -> None:
-        """Something else has ended a training: what is left goes on from its checkpoints, if need be elsewhere."""
+        """Something else has ended a training: what is left goes on from its checkpoints, on the next free slot.
+
+        After a second death each of several goes on alone: one may be what ends them all.
+        """
         self._close(task)
         for member in job.left:
             member.deaths += 1
@@ -109,8 +141,11 @@ class Fleet:
                 self._fail(member, f"its worker died {DEATHS} times without an epoch in between ({reason})", 75)
         if job.left:
             names = ", ".join(member.name for member in job.left)
-            self.say(f"{names}  lost {job.left[0].node or 'its worker'} ({reason[:200]}): goes on elsewhere")
-            self._start(Job(tuple(job.left), job.gpu))
+            place = job.left[0].node or "its worker"
+            self.display.say(f"{names}  lost {place} ({reason[:200]}): goes on when a slot is free")
+            together = max(member.deaths for member in job.left) < 2
+            for some in [tuple(job.left)] if together else [(member,) for member in job.left]:
+                self._again(Job(some, job.gpu))
 
     def _close(self, task: Any) -> None:
         del self.jobs[task]
@@ -119,7 +154,7 @@ class Fleet:
     def _fail(self, member: Member, fault: str, status: int) -> None:
         member.fault = StageError(fault)
         member.fault.status = status or 1
-        self.say(f"{member.name}  FAILED: {member.fault}")
+        self.display.say(f"{member.name}  FAILED: {member.fault}")
 
     def _require_same_versions(self, began: Began) -> None:
         for what, here in self.versions.items():

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-import tempfile
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class Member(Run):
         self.node = ""  # where it is being trained
         self.accuracy: float | None = None
         self.fault: StageError | None = None
-        self.deaths = 0
+        self.deaths = 0  # of its workers, since its last epoch
+        self.tried_alone = False  # after it, or another of its task, has failed
 
     @property
     def name(self) -> str:
@@ -57,11 +58,10 @@ class Member(Run):
 
         Raises Damaged, and BadInput if it cannot be written.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, Path(came.file).name)
-            path.write_bytes(came.content)
-            snapshot = read_checkpoint(path, self.checkpoints.fingerprint)
-        write_whole(self.checkpoints.path(snapshot.epoch), came.content)
+        arrived = self.checkpoints.folder / "arrived" / Path(came.file).name
+        write_whole(arrived, came.content)
+        snapshot = read_checkpoint(arrived, self.checkpoints.fingerprint)
+        os.replace(arrived, self.checkpoints.path(snapshot.epoch))
         for epoch in self.checkpoints.epochs(snapshot.epoch)[KEPT:]:
             with contextlib.suppress(OSError):  # it will be tried again after the next epoch
                 self.checkpoints.path(epoch).unlink()
@@ -74,17 +74,18 @@ class Member(Run):
 def held(members: Sequence[Member]) -> Iterator[None]:
     """Hold the checkpoint folders of all members, so that nothing else trains them meanwhile.
 
-    One that another process holds has failed, with status 75; the others go on.
+    One that another process holds has failed, with status 75; the others go on. A damaged checkpoint is set aside now:
+    a run that looks finished would else be trained to its end by the `dvc repro` that is to collect it.
     """
     with contextlib.ExitStack() as stack:
         for member in members:
-            if not member.over:
-                try:
-                    stack.enter_context(member.checkpoints.held())
-                except TryAgain as error:
-                    member.fault = error
-                else:
-                    member.look()  # another process may have trained it until now
+            try:
+                stack.enter_context(member.checkpoints.held())
+            except TryAgain as error:
+                member.fault = error
+            else:
+                member.newest()
+                member.look()  # another process may have trained it until now
         yield
 
 

@@ -34,12 +34,17 @@ class FleetTable:
             self.live.update(self.table(), refresh=True)
             self.live.stop()
 
-    def say(self, line: str) -> None:
-        """Something has happened: where there is a table it shows, unless it is a fault."""
+    def epoch(self, line: str) -> None:
+        """A run is an epoch further: a table shows that itself."""
         if not self.live.is_started:
             print(f"{line}  {self.pace.summary()}", flush=True)
-        elif " epoch " not in line:
+
+    def say(self, line: str) -> None:
+        """Something else has happened, which no table shows."""
+        if self.live.is_started:
             self.console.print(line, markup=False)
+        else:
+            print(f"{line}  {self.pace.summary()}", flush=True)
 
     def look(self) -> None:
         """Bring the table up to date, not too often."""

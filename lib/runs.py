@@ -31,6 +31,11 @@ class Run:
         return self.epoch == self.card.epochs
 
     @property
+    def over(self) -> bool:
+        """Whether nothing is left to be waited for."""
+        return self.finished
+
+    @property
     def work_left(self) -> int:
         """In layers times epochs."""
         return self.layers * (self.card.epochs - self.epoch)
@@ -51,7 +56,8 @@ class Pace:
     def summary(self) -> str:
         """How far all runs are, and how long the rest will take at the pace since this began."""
         fresh = self.done - self.before
-        left = (time.monotonic() - self.start) * (self.total - self.done) / fresh if fresh > 0 else None
+        rest = sum(run.work_left for run in self.runs if not run.over)
+        left = (time.monotonic() - self.start) * rest / fresh if fresh > 0 else None
         finished = sum(run.finished for run in self.runs)
         return f"{finished} of {len(self.runs)} runs done" + (
             f", {duration(left)} left for all" if left is not None else ""

@@ -3,8 +3,8 @@
 Asks DVC which train stages are stale, and trains each as `python -m stages.train` on a node with a free core, or on a
 GPU, several side by side. Code, cards and data travel; no disk is shared. Every checkpoint comes home as it is made:
 what dies goes on from there, and so does this command when it is stopped, or killed, and given again.
-Exit status: 0 all written, 2 something to mend, 75 try again, 130 or 143 stopped by a signal. Runs that failed are
-named at the end, and the others are collected.
+Exit status: 0 all written, 1 or 2 something to mend, 75 try again, 130 or 143 stopped by a signal. Runs that failed
+are named at the end, and the others are collected.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lib import cifar10, dvc, node
 from lib.card import RunCard
-from lib.errors import BadInput, StageError, errors_exit
+from lib.errors import BadInput, StageError, Stopped, TryAgain, errors_exit
 from lib.fleet import Fleet
 from lib.fleet_plan import Member, held
 from lib.runs import on_cores
@@ -46,14 +46,23 @@ def main() -> None:
         stop.listen()
         require_installed()
         dvc.run(stop.check, "repro", "plan", "download")
-        runs = dvc.stale("train")
+        runs = dvc.stale(stop.check, "train")
         failed = train(runs, address, stop)
         if failed:
-            collect = [f"train@{run}" for run in runs if run not in failed]
-            if collect:
-                dvc.run(stop.check, "repro", "--single-item", *collect)
+            collect([run for run in runs if run not in failed], stop)
             raise failure(failed, len(runs))
         dvc.run(stop.check, "repro")
+
+
+def collect(runs: Sequence[str], stop: Stop) -> None:
+    """Let DVC collect these runs alone; where it cannot, say so: what has failed is to be named all the same."""
+    try:
+        if runs:
+            dvc.run(stop.check, "repro", "--single-item", *(f"train@{run}" for run in runs))
+    except Stopped:
+        raise
+    except StageError as error:
+        print(f"fleet: {error}", file=sys.stderr, flush=True)
 
 
 def require_installed() -> None:
@@ -103,7 +112,7 @@ def train_on(address: str, members: Sequence[Member], files: dict[str, bytes], s
                 stop.check()
                 table.look()
 
-            Fleet(members, cluster, node.versions(), table.say).train(check)
+            Fleet(members, cluster, node.versions(), table).train(check)
 
 
 @contextlib.contextmanager
@@ -122,12 +131,13 @@ def failure(failed: dict[str, StageError], of: int) -> StageError:
     """Name each run that failed, and why; the error to end with."""
     for run, error in failed.items():
         print(f"fleet: {run}: {error}", file=sys.stderr, flush=True)
-    others = ", the others are trained and collected" * (len(failed) < of)
+    others = ", the others are trained" * (len(failed) < of)
     summary = StageError(
         f"{len(failed)} of {of} runs failed{others}: {', '.join(failed)}. "
         "Mend them, then give the same command again: it draws the report once all runs are there"
     )
-    summary.status = max(error.status for error in failed.values())
+    to_mend = {error.status for error in failed.values()} - {TryAgain.status}
+    summary.status = max(to_mend, default=TryAgain.status)
     return summary
 
 

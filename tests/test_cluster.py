@@ -2,13 +2,15 @@
 
 import importlib.util
 import socket
+import sys
+import types
 from pathlib import Path
 
 import pytest
 from ray import exceptions
 
 from lib import cluster
-from lib.errors import BadInput, TryAgain
+from lib.errors import BadInput, Stopped, TryAgain
 from stages import fleet
 
 
@@ -26,7 +28,7 @@ REFUSED = "nothing answers (Connection refused): is the head node up"
     [
         pytest.param(f"127.0.0.1:{closed_port()}", REFUSED, id="closed port"),
         pytest.param(f"ray://127.0.0.1:{closed_port()}", REFUSED, id="closed client port"),
-        ("gpu-box.invalid:6379", "nothing answers ("),
+        ("gpu..box:6379", "nothing answers ("),
         ("gpu-box", "wanted are host:port, ray://host:port or auto"),
         ("127.0.0.1:port", "wanted are host:port, ray://host:port or auto"),
         ("http://127.0.0.1:99999", "wanted are host:port, ray://host:port or auto"),
@@ -91,5 +93,17 @@ def test_a_cluster_whose_head_has_died_ends_the_driver_in_one_line(monkeypatch: 
     monkeypatch.setattr(cluster.ray, "wait", wait)
     lost = cluster.Cluster.__new__(cluster.Cluster)
     lost.pending = {}
-    with pytest.raises(TryAgain, match=r"^the connection to the cluster is lost \(Broken pipe\): .*the same command"):
+    lost.pending = {"reference": "task"}
+    says = r"^the connection to the cluster is lost \(Broken pipe\): .*the same command"
+    with pytest.raises(TryAgain, match=says):
         list(lost.news(0.1))
+    task = types.SimpleNamespace(news=types.SimpleNamespace(remote=wait))
+    with pytest.raises(TryAgain, match=says):
+        lost.more(task)
+
+
+def test_a_stop_while_ray_connects_is_a_stop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: sys.exit(15))
+    with pytest.raises(Stopped) as stopped:
+        cluster.connect("local", 1, tmp_path)
+    assert stopped.value.status == 143

@@ -84,14 +84,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Member:
     return member(CARD)
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "PAUSE", 0)
+
+
 BEGAN = Began("n1", VERSIONS)
+
+
+class Said(list[str]):
+    """A display that keeps what it is told."""
+
+    def epoch(self, line: str) -> None:
+        self.append(line)
+
+    def say(self, line: str) -> None:
+        self.append(line)
 
 
 def go(engine: ScriptedEngine, *members: Member) -> list[str]:
     """Train members on an engine, under their locks; what was said."""
-    said: list[str] = []
+    said = Said()
     with held(members):
-        Fleet(members, engine, VERSIONS, said.append).train(lambda: None)
+        Fleet(members, engine, VERSIONS, said).train(lambda: None)
     return said
 
 
@@ -200,19 +215,39 @@ def test_deaths_without_an_epoch_in_between_end_it_and_an_epoch_forgives_those_b
 def test_a_run_that_fails_for_its_own_reason_fails_alone(run: Member, tmp_path: Path, status: int, log: str) -> None:
     other = member(IC_CARD)
     fine = [BEGAN, checkpoint(other, 2, tmp_path / "node"), Ended(0, "")]
-    engine = ScriptedEngine([BEGAN, Ended(status, log)], fine)
+    engine = ScriptedEngine([BEGAN, Ended(status, log)], fine, [BEGAN, Ended(status, log)])
     go(engine, run, other)
     assert run.fault and run.fault.status == status and run.state == "failed"
     assert str(run.fault) == log.splitlines()[-1].removeprefix("train: ")
     assert other.finished
 
 
+def test_a_node_whose_disk_is_full_fails_no_run(run: Member, tmp_path: Path) -> None:
+    full = Ended(2, "train: checkpoints/x needs 100 MB and its disk has 3 MB left\n")
+    fine = [Began("n2", VERSIONS), checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
+    said = go(ScriptedEngine([BEGAN, full], fine), run)
+    assert run.finished and run.fault is None
+    assert "3 MB left (n1): tried once more" in said[0]
+
+
 def test_of_several_runs_on_a_gpu_only_the_one_that_is_named_fails(tmp_path: Path, run: Member) -> None:
     bad, fine = (member(dataclasses.replace(card, device="auto")) for card in (CARD, IC_CARD))
     log = f"train: {bad.name}: the loss became nan\ntrain: 1 of 2 runs failed, the others are done: {bad.name}\n"
-    engine = ScriptedEngine([BEGAN, checkpoint(fine, 2, tmp_path / "node"), Ended(2, log)], gpus=1)
+    again = [BEGAN, Ended(2, "train: the loss became nan\n")]
+    engine = ScriptedEngine([BEGAN, checkpoint(fine, 2, tmp_path / "node"), Ended(2, log)], again, gpus=1)
     go(engine, bad, fine)
-    assert str(bad.fault) == "the loss became nan" and fine.finished and engine.orders == [[bad.name, fine.name]]
+    assert str(bad.fault) == "the loss became nan" and fine.finished
+    assert engine.orders == [[bad.name, fine.name], [bad.name]]
+
+
+def test_what_ends_all_of_a_task_again_and_again_is_found_by_trying_each_alone(tmp_path: Path, run: Member) -> None:
+    bad, fine = (member(dataclasses.replace(card, device="auto")) for card in (CARD, IC_CARD))
+    both = [BEGAN, Ended(75, f"train: {bad.name}: the loss became nan\ntrain: 2 of 2 runs failed: ...\n")]
+    nan = [BEGAN, Ended(2, "train: the loss became nan\n")]
+    well = [BEGAN, checkpoint(fine, 2, tmp_path / "node"), Ended(0, "")]
+    engine = ScriptedEngine(both, both, nan, well, nan, gpus=1)
+    go(engine, bad, fine)
+    assert bad.fault and (str(bad.fault), bad.fault.status) == ("the loss became nan", 2) and fine.finished
 
 
 def test_where_one_of_several_takes_the_process_down_each_is_tried_alone(tmp_path: Path, run: Member) -> None:
@@ -236,7 +271,7 @@ def test_a_node_with_other_versions_ends_all_in_one_line(run: Member) -> None:
 def test_a_gpu_that_torch_does_not_see_is_named(run: Member, tmp_path: Path) -> None:
     on_gpu = member(dataclasses.replace(CARD, device="auto"))
     said = go(ScriptedEngine([BEGAN, checkpoint(on_gpu, 2, tmp_path / "node"), Ended(0, "")], gpus=1), on_gpu)
-    assert said[0].endswith("on n1, whose GPU PyTorch does not see: on its CPU")
+    assert all(line.endswith("on n1, whose GPU PyTorch does not see: on its CPU") for line in said) and len(said) == 2
 
 
 def test_that_no_node_has_a_place_is_said_once(run: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +279,26 @@ def test_that_no_node_has_a_place_is_said_once(run: Member, tmp_path: Path, monk
     fine = [BEGAN, checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
     said = go(ScriptedEngine(fine), run)
     assert ["nothing is under way" in line for line in said] == [True, False]
+
+
+# What is here already.
+
+
+def test_a_run_that_only_looks_finished_is_trained(run: Member, tmp_path: Path) -> None:
+    run.checkpoints.folder.mkdir(parents=True)
+    run.checkpoints.path(run.card.epochs).write_bytes(b"")
+    run.look()
+    assert run.finished
+    engine = ScriptedEngine([BEGAN, checkpoint(run, 2, tmp_path / "node"), Ended(0, "")])
+    go(engine, run)
+    assert engine.orders == [[run.name]] and run.finished
+
+
+def test_a_disk_that_is_full_here_ends_in_one_line(run: Member, tmp_path: Path) -> None:
+    run.checkpoints.folder.mkdir(parents=True)
+    (run.checkpoints.folder / "arrived").write_text("in the way")
+    with pytest.raises(BadInput, match="could not be written"):
+        run.keep(checkpoint(run, 1, tmp_path / "node"))
 
 
 # The lock.
@@ -264,5 +319,5 @@ def test_the_folders_are_held_while_the_fleet_trains_and_free_afterwards(run: Me
         raise Stopped("stopped", 15)
 
     with pytest.raises(Stopped), held([run]):
-        Fleet([run], ScriptedEngine([BEGAN]), VERSIONS, print).train(stop)
+        Fleet([run], ScriptedEngine([BEGAN]), VERSIONS, Said()).train(stop)
     assert lock.holder(run.checkpoints.folder) is None

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib import dvc
 from lib.errors import BadInput, StageError, Stopped, TryAgain
+from lib.stopping import Stop
 from stages import fleet
 from tests.making import CARD, IC_CARD
 
@@ -25,13 +27,22 @@ def test_stale_stages_are_those_of_the_group(monkeypatch: pytest.MonkeyPatch) ->
     speaking(
         monkeypatch, """print('{"train@b-1": [], "train@a-0": [{"changed deps": {}}], "report": [], "trains@x": []}')"""
     )
-    assert dvc.stale("train") == ["b-1", "a-0"]
+    assert dvc.stale(lambda: None, "train") == ["b-1", "a-0"]
 
 
 def test_a_dvc_that_cannot_tell_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     speaking(monkeypatch, "import sys; sys.exit(255)")
-    with pytest.raises(StageError, match=r"^`dvc status train` ended with status 255; it said why above$"):
-        dvc.stale("train")
+    with pytest.raises(StageError, match=r"^`dvc status train --json` ended with status 255; it said why above$"):
+        dvc.stale(lambda: None, "train")
+
+
+def test_another_dvc_at_work_is_a_reason_to_try_again(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    busy = "ERROR: failed to reproduce 'plan': 'plan' is busy, it is being blocked by: (PID 1)"
+    speaking(monkeypatch, f"import sys; sys.exit({busy!r})")
+    for ask in (lambda: dvc.run(lambda: None, "repro"), lambda: dvc.stale(lambda: None, "train")):
+        with pytest.raises(TryAgain, match="another dvc is at work in this project"):
+            ask()
+        assert busy in capfd.readouterr().err
 
 
 def test_a_dvc_that_fails_ends_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,12 +77,23 @@ def test_a_damaged_card_fails_its_run_alone(workplace: Path) -> None:
     assert "was damaged, or changed by hand" in str(failed[IC_CARD.name])
 
 
-def test_every_failure_is_named_and_the_status_is_the_gravest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_failure_is_named_and_trying_again_advised_only_where_it_helps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     error = fleet.failure({"a-0": BadInput("the loss became nan"), "b-0": TryAgain("busy")}, of=16)
     assert capsys.readouterr().err == "fleet: a-0: the loss became nan\nfleet: b-0: busy\n"
-    assert error.status == 75
-    assert str(error).startswith("2 of 16 runs failed, the others are trained and collected: a-0, b-0. Mend them")
+    assert error.status == 2
+    assert fleet.failure({"b-0": TryAgain("busy")}, of=16).status == 75
+    assert str(error).startswith("2 of 16 runs failed, the others are trained: a-0, b-0. Mend them")
     assert "the others" not in str(fleet.failure({"a-0": BadInput("?")}, of=1))
+
+
+def test_what_failed_is_named_even_if_the_others_cannot_be_collected(
+    monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    speaking(monkeypatch, "import sys; sys.exit(255)")
+    fleet.collect(["a-0"], Stop())
+    assert "fleet: `dvc repro --single-item train@a-0` ended with status 255" in capfd.readouterr().err
 
 
 def test_a_slurm_array_task_trains_the_run_of_its_number(workplace: Path, tmp_path: Path) -> None:

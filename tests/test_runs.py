@@ -1,6 +1,7 @@
 """How far runs are and how long the rest takes: lib/runs.py, and the fleet's table of it."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lib.fleet_table import FleetTable
 from lib.runs import Pace, Run, on_cores
 from tests.making import CARD
 from tests.test_progress import Clock
+from tools import fleet_estimate
 
 LONG = dataclasses.replace(CARD, epochs=10)
 
@@ -105,3 +107,37 @@ def test_without_a_terminal_every_epoch_is_a_line(
         table.say("a run  epoch 1/2")
         table.look()
     assert capsys.readouterr().out == "a run  epoch 1/2  0 of 1 runs done\n"
+
+
+def test_a_run_that_has_failed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.runs.time", clock := Clock())
+    runs = [member(LONG, tmp_path), member(dataclasses.replace(LONG, seed=9), tmp_path)]
+    pace = Pace(runs)
+    clock.now += 100
+    trained(runs[0], 5)
+    runs[0].look()
+    runs[1].fault = StageError("the loss became nan")
+    assert pace.summary() == "0 of 2 runs done, 2 min left for all"
+
+
+def test_on_a_terminal_every_event_shows_above_the_table_but_epochs_do_not(tmp_path: Path) -> None:
+    table = FleetTable([member(LONG, tmp_path)])
+    table.console = Console(force_terminal=True, width=200, highlight=False, file=(screen := io.StringIO()))
+    table.live.console = table.console
+    with table:
+        table.epoch("tiny  epoch 3/10  test accuracy  50.00%  on n1")
+        table.say("tiny  FAILED: the loss became nan in epoch 3")
+    assert "FAILED: the loss became nan in epoch 3" in screen.getvalue() and "epoch 3/10" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("options", [["--gpus", "0"], ["--seeds", "-1"], ["--gain", "0"], ["--epoch-seconds", "nan"]])
+def test_an_estimate_for_nothing_is_refused_by_name(options, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fleet_estimate", *options])
+    with pytest.raises(SystemExit) as stopped:
+        fleet_estimate.main()
+    assert stopped.value.code == 2 and options[0] in capsys.readouterr().err
+
+
+def test_tasks_fill_gpus_as_they_become_free() -> None:
+    assert fleet_estimate.makespan([3.0, 2.0, 2.0], 2) == 4.0  # 3 beside 2 + 2
+    assert fleet_estimate.makespan([3.0, 2.0, 2.0], 1) == 7.0

@@ -30,18 +30,31 @@ DATA_BYTES = sum(size for size, _ in OFFICIAL_FILES.values())
 GPUS_ON_A_NODE = 8
 
 
+def some(text: str) -> int:
+    """A number of things, one at least; argparse names the option."""
+    if (count := int(text)) < 1:
+        raise ValueError
+    return count
+
+
+def above_zero(text: str) -> float:
+    if not 0 < (value := float(text)) < float("inf"):
+        raise ValueError
+    return value
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.fleet_estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=10, help="of each run of params.yaml (default: 10)")
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64], help="how many (default: 1 8 64)")
+    parser.add_argument("--seeds", type=some, default=10, help="of each run of params.yaml (default: 10)")
+    parser.add_argument("--gpus", type=some, nargs="+", default=[1, 8, 64], help="how many (default: 1 8 64)")
     parser.add_argument(
-        "--epoch-seconds", type=float, default=60, help="of a 110-layer run alone on a GPU; assumed (default: 60)"
+        "--epoch-seconds", type=above_zero, default=60, help="of a 110-layer run alone on a GPU; assumed (default: 60)"
     )
     parser.add_argument(
         "--gain",
-        type=float,
+        type=above_zero,
         default=1,
         help="of runs side by side on a GPU over one after the other (default: 1, none)",
     )
