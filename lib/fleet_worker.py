@@ -13,15 +13,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from lib import lock, node
-from lib.errors import BadInput, TryAgain
+from lib.errors import BadInput, StageError, TryAgain
 from lib.files import write_whole
 
 CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
 LOG_BYTES = 20_000  # of what a training said, its end
-PATIENCE = 60  # seconds that a training whose worker was killed has to end
+PATIENCE = 60  # seconds that a training whose worker was killed has to end, or another worker of the same run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,26 +74,32 @@ class Worker:
         self.orders, self.data, self.fetch = orders, data, fetch
         self.sent = {order.run: 0 for order in orders}  # the last epoch that the driver has
         self.process: subprocess.Popen[bytes] | None = None
+        self.gpu = False
+        self.mine = contextlib.ExitStack()  # what this worker holds until its end: its folder, its runs
 
     def begin(self, devices: str) -> Began:
+        """`devices` says which GPUs it has, as " GPU 0"; nothing of a CPU."""
+        self.gpu = bool(devices)
         return Began(f"{socket.gethostname()}{devices}", node.versions())
 
     def train(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> News:
         """Start to train, each run from the checkpoint (name and content) that the driver has of it."""
         try:
             self.home = node.home()
-            self.place = node.fresh_folder(self.home / "tasks")
+            node.sweep(self.home)
+            self.place = self.mine.enter_context(node.fresh_folder(self.home / "tasks"))
             data = node.data_here(self.home / "data", self.data, self.fetch)
             (self.place / "data").mkdir()
             (self.place / "data" / "cifar10").symlink_to(data)
             self._lay_out(checkpoints)
-        except BadInput as error:  # this node's fault, not the run's: another may do
+        except (BadInput, TryAgain) as error:  # this node's fault, not the run's: another may do
+            self.mine.close()
             return Ended(TryAgain.status, f"train: {error}")
-        self.log = open(self.place / "log", "w+b")  # noqa: SIM115
+        self.log = self.mine.enter_context(open(self.place / "log", "w+b"))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stages.train", *(f"plan/{order.run}.json" for order in self.orders)],
             cwd=self.place,
-            env=node.environment(),
+            env=node.environment(self.gpu),
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -100,20 +107,29 @@ class Worker:
         return self.news()
 
     def _lay_out(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
-        """Cards, and checkpoints: the driver's beside what an earlier task, which was killed here, may have left."""
-        (self.place / "checkpoints").mkdir()
-        for order in self.orders:
-            write_whole(self.place / "plan" / f"{order.run}.json", order.card)
-            kept = self.home / "checkpoints" / order.folder
-            kept.mkdir(parents=True, exist_ok=True)
-            (self.place / "checkpoints" / order.folder).symlink_to(kept)
-            end = time.monotonic() + PATIENCE
-            while lock.holder(kept) and time.monotonic() < end:
-                time.sleep(0.2)
-            if order.run in checkpoints:
-                name, content = checkpoints[order.run]
-                write_whole(kept / name, content)
-                self.sent[order.run] = epoch_of(name)
+        """Cards, and checkpoints: the driver's beside what an earlier task, which was killed here, may have left.
+
+        Raises TryAgain that names who still has a run here after PATIENCE, before anything is written.
+        """
+        until = time.monotonic() + PATIENCE
+        for order in self.orders:  # from other workers, to the end: a training holds its folder only while it lasts
+            self.mine.enter_context(held(self.home / "runs" / order.folder, order.run, until))
+        with contextlib.ExitStack() as trainings:  # of workers that were killed
+            for order in self.orders:
+                trainings.enter_context(held(self._kept(order), order.run, until))
+            (self.place / "checkpoints").mkdir()
+            for order in self.orders:
+                write_whole(self.place / "plan" / f"{order.run}.json", order.card)
+                kept = self._kept(order)
+                os.utime(kept)  # else it might be swept before the training holds it
+                (self.place / "checkpoints" / order.folder).symlink_to(kept)
+                if order.run in checkpoints:
+                    name, content = checkpoints[order.run]
+                    write_whole(kept / name, content)
+                    self.sent[order.run] = epoch_of(name)
+
+    def _kept(self, order: Order) -> Path:
+        return self.home / "checkpoints" / order.folder
 
     def news(self) -> News:
         """Wait for the next checkpoint, or for the end."""
@@ -132,7 +148,7 @@ class Worker:
 
     def _newer(self, order: Order) -> Came | None:
         """A run's newest checkpoint, if the driver has none so new. It may be gone when read: there is a newer then."""
-        folder = self.home / "checkpoints" / order.folder
+        folder = self._kept(order)
         found = [path.name for path in folder.glob("*.ckpt") if CHECKPOINT.fullmatch(path.name)]
         newest = max((name for name in found if epoch_of(name) <= order.epochs), key=epoch_of, default=None)
         if newest and epoch_of(newest) > self.sent[order.run]:
@@ -149,12 +165,34 @@ class Worker:
             self.process.kill()
         status = self.process.wait()
         self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
-        said = self.log.read().decode(errors="replace")
-        self.log.close()
+        said = printable(fault or self.log.read().decode(errors="replace"))
         for order in self.orders:  # the driver has it all
-            shutil.rmtree(self.home / "checkpoints" / order.folder, ignore_errors=True)
-        shutil.rmtree(self.place, ignore_errors=True)
-        return Ended(2, fault) if fault else Ended(status, said)
+            with contextlib.suppress(StageError), held(self._kept(order), order.run):  # else it is another's
+                shutil.rmtree(self._kept(order), ignore_errors=True)
+        self.mine.close()
+        return Ended(2 if fault else status, said)
+
+
+@contextlib.contextmanager
+def held(folder: Path, run: str, until: float = 0) -> Iterator[None]:
+    """Hold a run's folder, and wait for another holder until then (by time.monotonic()). Raises as lock.take does."""
+    while True:
+        try:
+            taken = lock.take(folder, run)
+            break
+        except TryAgain:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        os.close(taken)
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey, but for its line breaks."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def epoch_of(name: str) -> int:

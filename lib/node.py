@@ -8,7 +8,9 @@ import os
 import platform
 import shutil
 import socket
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from lib.files import write_whole
 from lib.stopping import ENDS_WITH_PARENT
 
 CODE = Path(__file__).parents[1]  # on a node, that is where Ray has put it
+LEFT = 14 * 24 * 3600  # seconds after which what nobody uses is swept
 
 
 def versions() -> dict[str, str]:
@@ -30,37 +33,80 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment() -> dict[str, str]:
-    """That of a training: one thread, our code, and an end when this process ends."""
+def environment(gpu: bool) -> dict[str, str]:
+    """That of a training: one thread, our code first, an end when this process ends, and no GPU but one it was given.
+
+    From a task that was given none, Ray hides none.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
-    return kept | {"PYTHONPATH": str(CODE), "OMP_NUM_THREADS": "1", ENDS_WITH_PARENT: "1"}
+    paths = [str(CODE), *filter(None, [kept.get("PYTHONPATH")])]  # a `module load` may have put torch there
+    ours = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", ENDS_WITH_PARENT: "1"}
+    return kept | ours | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
 
 
 def home() -> Path:
-    """This user's folder on this node, for all fleets: in TMPDIR, or where temporary files go."""
+    """This user's folder on this node, for all fleets: in TMPDIR, or where temporary files go.
+
+    Raises BadInput where others could have put something else in its place, or into it.
+    """
     folder = Path(tempfile.gettempdir(), f"ic-fleet-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise BadInput(f"{folder} on {socket.gethostname()} is another user's: set TMPDIR there to a folder of yours")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found, there = folder.lstat(), f"{folder} on {socket.gethostname()}"
+    if found.st_uid != os.getuid():
+        raise BadInput(f"{there} is another user's: set TMPDIR there to a folder of yours")
+    if not stat.S_ISDIR(found.st_mode):
+        raise BadInput(f"{there} is no folder of its own: delete it, or set TMPDIR there to a folder of yours")
+    if found.st_mode & 0o077:
+        raise BadInput(f"{there} is open to other users: delete it, or `chmod 700` it if what it holds is yours")
     return folder
 
 
-def fresh_folder(root: Path) -> Path:
-    """A folder for this process alone; those that killed processes have left are swept."""
+@contextlib.contextmanager
+def fresh_folder(root: Path) -> Iterator[Path]:
+    """A folder for one task, removed at the end; those that killed tasks have left are swept.
+
+    A lock says who lives, since processes of containers, of other users and of other hosts have numbers that mean
+    nothing here. Where hosts share TMPDIR each sweeps its own, as locks may not reach from one to another.
+    """
     root.mkdir(exist_ok=True)
-    for folder in root.iterdir():
-        if folder.name.isdecimal() and not _lives(int(folder.name)):
-            shutil.rmtree(folder, ignore_errors=True)
-    (folder := root / str(os.getpid())).mkdir()
-    return folder
-
-
-def _lives(process: int) -> bool:
+    host = socket.gethostname()
+    with _alone(root / ".lock"):  # else one that is made just now, and has no lock yet, would be swept
+        for folder in root.glob("*/"):
+            if folder.name.rpartition(".")[0] == host:
+                _sweep(folder, unused_for=0)
+        folder = Path(tempfile.mkdtemp(prefix=f"{host}.", dir=root))
+        held = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT)
+        fcntl.flock(held, fcntl.LOCK_EX)
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def sweep(at_home: Path) -> None:
+    """Remove what nobody holds and nobody has used for two weeks.
+
+    That is data sets which are no longer asked for, and runs that went on elsewhere when their task here had died.
+    """
+    for kind in ("checkpoints", "data", "runs"):
+        for folder in (at_home / kind).glob("*/"):
+            _sweep(folder, LEFT)
+
+
+def _sweep(folder: Path, unused_for: float) -> None:
+    """Remove a folder unless somebody holds its lock (as lib/lock.py does) or has used it within so many seconds."""
+
+    def unused() -> bool:
+        return time.time() - folder.stat().st_mtime >= unused_for
+
+    with contextlib.suppress(OSError):
+        if unused():
+            with (folder / ".lock").open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if unused():  # still: somebody may have used it before it was held
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def data_here(root: Path, wanted: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]) -> Path:
@@ -70,6 +116,7 @@ def data_here(root: Path, wanted: Mapping[str, str], fetch: Callable[[], Mapping
     """
     folder = root / hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)  # in use: what is not, for long, is swept
     with _alone(folder / ".lock"):
         missing = [name for name, sha256 in wanted.items() if _sha256(folder / name) != sha256]
         contents = fetch() if missing else {}

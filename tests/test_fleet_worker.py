@@ -1,12 +1,14 @@
 """What the fleet does on a node, with a training that writes what a test says instead of learning."""
 
+import contextlib
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,9 @@ ORDER = Order("tiny", b"a card", "tiny-0123", 3)
 def on_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node's folder."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path / f"ic-fleet-{os.getuid()}"
+    folder = tmp_path / f"ic-fleet-{os.getuid()}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def training(
@@ -68,6 +72,33 @@ def all_news(of: Worker, checkpoints: Mapping[str, tuple[str, bytes]] = {}) -> l
     return news
 
 
+@contextlib.contextmanager
+def holder(folder: Path, seconds: float = 600) -> Iterator[int]:
+    """Another process that trains there; its number."""
+    program = (
+        "import sys, time; from lib import lock; from pathlib import Path; "
+        f"lock.take(Path({str(folder)!r}), 'tiny'); print('held', flush=True); time.sleep({seconds})"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as other:
+        try:
+            assert other.stdout and other.stdout.readline() == b"held\n"
+            yield other.pid
+        finally:
+            other.kill()
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def not_used_for_weeks(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".lock").touch()
+    long_ago = time.time() - node.LEFT - 60
+    os.utime(folder, (long_ago, long_ago))
+
+
 def started_after(condition: Callable[[], bool]) -> Callable[..., Any]:
     """subprocess.Popen, which asserts a condition first."""
     real = subprocess.Popen
@@ -93,7 +124,7 @@ def test_every_checkpoint_is_handed_over_then_the_end_and_nothing_is_left(
     *checkpoints, ended = all_news(worker())
     assert checkpoints == [came(1), came(2), came(3)]
     assert ended == Ended(0, "cards ['plan/tiny.json'] a card 1\n")
-    assert list((on_node / "checkpoints").iterdir()) == list((on_node / "tasks").iterdir()) == []
+    assert list((on_node / "checkpoints").iterdir()) == list((on_node / "tasks").glob("*/")) == []
 
 
 def test_where_epochs_are_quicker_than_their_way_home_the_newest_is_taken(
@@ -151,14 +182,60 @@ def test_a_predecessor_that_is_still_ending_is_waited_for(
 ) -> None:
     training(tmp_path, monkeypatch)
     folder = on_node / "checkpoints" / ORDER.folder
-    held = (
-        f"import sys, time; sys.path.insert(0, '.'); from lib import lock; from pathlib import Path; "
-        f"lock.take(Path({str(folder)!r}), 'tiny'); print('held', flush=True); time.sleep(1)"
-    )
-    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as other:
-        assert other.stdout and other.stdout.readline() == b"held\n"
+    with holder(folder, seconds=1):
         monkeypatch.setattr(subprocess, "Popen", started_after(lambda: lock.holder(folder) is None))
         assert all_news(worker())[-1].status == 0
+
+
+# Others on the same node.
+
+
+def test_a_run_that_another_process_trains_here_is_left_to_it(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch)
+    monkeypatch.setattr(fleet_worker, "PATIENCE", 0.3)
+    folder = on_node / "checkpoints" / ORDER.folder
+    with holder(folder) as other:
+        (folder / "epoch-0001.ckpt").write_text("the other's")
+        before = files_in(folder)
+        ended = worker().train({"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+        assert isinstance(ended, Ended) and ended.status == TryAgain.status
+        assert ended.log.startswith(f"train: tiny is being trained by process {other} on ") and "\n" not in ended.log
+        assert files_in(folder) == before
+    assert all_news(worker())[-1].status == 0, "it holds nothing of the run afterwards"
+
+
+def test_a_folder_that_another_process_took_meanwhile_is_not_removed_at_the_end(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch, end="sys.exit(75)")
+    late = worker()
+    late.train({})
+    folder = on_node / "checkpoints" / ORDER.folder
+    with holder(folder):
+        while not isinstance(ended := late.news(), Ended):
+            pass
+        assert ended.status == 75
+        assert {"epoch-0001.ckpt", "epoch-0002.ckpt", "epoch-0003.ckpt"} <= files_in(folder).keys()
+
+
+def test_a_worker_whose_training_is_over_has_its_run_until_it_has_removed_it(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch)
+    monkeypatch.setattr(fleet_worker, "PATIENCE", 0.3)
+    first = worker()
+    first.train({})
+    assert first.process and first.process.wait() == 0  # and nobody has asked for its news yet
+    second = worker().train({"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+    assert isinstance(second, Ended) and second.status == TryAgain.status
+    assert f"is being trained by process {os.getpid()} on " in second.log
+    assert (first.news(), first.news()) == (came(3), Ended(0, "cards ['plan/tiny.json'] a card 1\n"))
+    assert all_news(worker())[-1].status == 0
+
+
+# The node's fault.
 
 
 def test_a_node_that_cannot_hold_the_data_blames_itself_and_not_the_run(on_node: Path) -> None:
@@ -166,22 +243,89 @@ def test_a_node_that_cannot_hold_the_data_blames_itself_and_not_the_run(on_node:
     assert isinstance(ended, Ended) and ended.status == TryAgain.status and "was damaged on its way" in ended.log
 
 
+def test_a_task_that_could_not_begin_leaves_no_folder(on_node: Path) -> None:
+    task = Worker([ORDER], DIGESTS, lambda: dict.fromkeys(FILES, b"damaged"))
+    task.train({})
+    assert list((on_node / "tasks").glob("*/")) == []
+
+
 def test_what_a_killed_task_left_is_swept_and_a_living_ones_is_not(on_node: Path) -> None:
-    root = on_node / "tasks"
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    for name in (str(gone.pid), str(os.getppid())):
-        (root / name).mkdir(parents=True)
-    node.fresh_folder(root)
-    assert {path.name for path in root.iterdir()} == {str(os.getpid()), str(os.getppid())}
+    script = (
+        "import time; from pathlib import Path; from lib import node\n"
+        f"with node.fresh_folder(Path({str(on_node / 'tasks')!r})) as folder:\n"
+        "    print(folder, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as other:
+        assert other.stdout
+        try:
+            theirs = Path(other.stdout.readline().decode().strip())
+            with node.fresh_folder(on_node / "tasks") as mine:
+                assert theirs.is_dir() and mine.is_dir() and mine != theirs
+            assert not mine.exists() and theirs.is_dir()
+        finally:
+            other.kill()
+    with node.fresh_folder(on_node / "tasks") as mine:
+        assert list((on_node / "tasks").glob("*/")) == [mine]
+
+
+def test_tasks_of_other_hosts_are_theirs_to_sweep(on_node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("one", "one.more", "two"):
+        (on_node / "tasks" / f"{host}.abc").mkdir(parents=True)
+    monkeypatch.setattr("socket.gethostname", lambda: "one")
+    with node.fresh_folder(on_node / "tasks") as mine:
+        assert {path.name for path in (on_node / "tasks").glob("*/")} == {mine.name, "one.more.abc", "two.abc"}
+
+
+def test_what_nobody_has_used_for_two_weeks_is_swept(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch)
+    data = node.data_here(on_node / "data", DIGESTS, fetch)
+    old, kept = on_node / "checkpoints" / "old-01", on_node / "checkpoints" / "young-23"
+    kept.mkdir(parents=True)
+    for folder in (old, on_node / "data" / "0123", on_node / "runs" / "old-01", on_node / "checkpoints" / "held-45"):
+        not_used_for_weeks(folder)
+    with holder(on_node / "checkpoints" / "held-45"):
+        assert all_news(worker())[-1].status == 0
+    assert {path.name for path in (on_node / "checkpoints").iterdir()} == {"young-23", "held-45"}
+    assert list((on_node / "data").iterdir()) == [data]
+    assert [path.name for path in (on_node / "runs").iterdir()] == [ORDER.folder]
+
+
+def test_data_that_are_used_again_are_not_swept(on_node: Path) -> None:
+    not_used_for_weeks(node.data_here(on_node / "data", DIGESTS, fetch))
+    data = node.data_here(on_node / "data", DIGESTS, fetch)
+    node.sweep(on_node)
+    assert files_in(data).keys() >= FILES.keys()
+
+
+def test_a_run_that_goes_on_from_what_lay_here_for_weeks_is_not_swept_before_its_training_holds_it(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch, each="pass")
+    folder = on_node / "checkpoints" / ORDER.folder
+    monkeypatch.setattr(node, "sweep", lambda home: not_used_for_weeks(folder))  # as it was when the task began
+    monkeypatch.setattr(subprocess, "Popen", started_after(lambda: time.time() - folder.stat().st_mtime < 60))
+    assert all_news(worker())[-1].status == 0
 
 
 def test_another_users_folder_is_refused(on_node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_node.mkdir()
     monkeypatch.setattr(os, "getuid", lambda: int(on_node.name.split("-")[-1]) + 1)
     elsewhere = on_node.parent / f"ic-fleet-{os.getuid()}"
     elsewhere.mkdir()
     with pytest.raises(BadInput, match="is another user's: set TMPDIR"):
+        node.home()
+
+
+def test_a_home_that_is_a_link_or_open_to_others_is_refused(on_node: Path) -> None:
+    assert node.home() == on_node
+    on_node.chmod(0o750)
+    with pytest.raises(BadInput, match="is open to other users: delete it, or `chmod 700` it"):
+        node.home()
+    on_node.rmdir()
+    on_node.symlink_to(tempfile.mkdtemp(dir=on_node.parent))
+    with pytest.raises(BadInput, match="is no folder of its own: delete it, or set TMPDIR"):
         node.home()
 
 
@@ -227,8 +371,38 @@ def test_versions_are_of_what_decides_results_and_leave_the_device_out(monkeypat
     assert node.versions() == {"Python": python, "ray": "2.60.0", "torch": "2.14.1"}
 
 
+# What a training finds around it, and what is heard of it.
+
+
 def test_a_training_hears_nothing_of_the_dvc_around_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", "/elsewhere")
-    environment = node.environment()
+    environment = node.environment(gpu=False)
     assert "DVC_ROOT" not in environment and environment["OMP_NUM_THREADS"] == "1"
     assert fleet_worker.epoch_of("epoch-0012.ckpt") == 12
+
+
+def test_our_code_comes_before_what_the_node_has_on_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/modules/torch")
+    assert node.environment(gpu=False)["PYTHONPATH"] == f"{node.CODE}{os.pathsep}/modules/torch"
+    monkeypatch.delenv("PYTHONPATH")
+    assert node.environment(gpu=False)["PYTHONPATH"] == str(node.CODE)
+
+
+@pytest.mark.parametrize(("devices", "seen"), [("", "''"), (" GPU 1", "'1'")])
+def test_a_cpu_task_sees_no_gpu_and_a_gpu_task_its_own(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str, seen: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    training(tmp_path, monkeypatch, each="pass", end="print('sees', repr(os.environ['CUDA_VISIBLE_DEVICES']))")
+    task = worker()
+    task.begin(devices)
+    ended = all_news(task)[-1]
+    assert isinstance(ended, Ended) and ended.log.endswith(f"sees {seen}\n")
+
+
+def test_what_a_terminal_would_obey_is_made_visible(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path, monkeypatch, each="pass", end=r"print('\x1b[2J\u202eevil\r', flush=True); print('next')")
+    ended = all_news(worker())[-1]
+    assert isinstance(ended, Ended) and ended.log.endswith("\\x1b[2J\\u202eevil\\r\nnext\n")
