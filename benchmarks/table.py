@@ -47,10 +47,15 @@ def tables(all_records: Iterable[Record]) -> str:
 def device_tables(record: Record) -> str:
     parts = [f"**{record.device}**{conditions([*record.races, *record.scale])}", ceilings(record)]
     if record.races:
-        parts += [speeds(record.races), times(record.races)]
+        parts += [speeds(record.races), folded("Where a step's time goes; an epoch; memory", times(record.races))]
     if record.scale:
         parts.append(curve(record.scale))
     return "\n\n".join(parts) + "\n"
+
+
+def folded(title: str, content: str) -> str:
+    """Shown when its title is pressed."""
+    return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>"
 
 
 def conditions(measured: Sequence[Race | trials.Trials]) -> str:
