@@ -109,7 +109,7 @@ def test_a_worker_and_a_whole_node_are_killed_and_the_results_are_those_of_dvc_a
         (trainer,) = cluster.trainers("one")
         trainer.parent().kill()
         cluster.kill("two")
-        wait_until(lambda: driver.output.count("goes on elsewhere") == 2, "the driver saw both deaths")
+        wait_until(lambda: driver.output.count("goes on when a slot is free") >= 2, "the driver saw both deaths")
         # Meanwhile nobody else trains them.
         busy = project.dvc("repro", f"train@{RUNS[0]}", status=255)
         assert f"{RUNS[0]} is being trained by process {driver.process.pid} on " in busy and "exited with 75" in busy
