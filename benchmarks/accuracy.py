@@ -29,6 +29,7 @@ from lib.errors import BadInput, errors_exit
 from lib.stopping import end_with_parent
 from stages.train import model_of, recipe_of
 from tools import study
+from tools.options import some
 
 NETWORKS = (Network("basic", 1, "conv_relu_ic"), Network("basic", 3, "conv_relu_ic"))  # 8 and 20 layers
 
@@ -51,14 +52,6 @@ def main() -> None:
             range(options.seeds),
             dataclasses.replace(data, train_images=start.images, test_images=start.images),
         )
-
-
-def some(text: str) -> int:
-    """A number of things, one at least; argparse names the option."""
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
 
 
 def continued(start: Trials, path: Path) -> Trials:

@@ -98,7 +98,24 @@ class Checkpoints:
         body = buffer.getvalue()
         header = HEADER.pack(MAGIC, hashlib.sha256(body).digest(), len(body))
         write_whole(self.path(snapshot.epoch), header + body)
-        for epoch in self.epochs(snapshot.epoch)[KEPT:]:
+        self._delete_those_before(snapshot.epoch)
+
+    def adopt(self, name: str, content: bytes) -> Snapshot:
+        """Keep a checkpoint of this run that was made elsewhere, byte for byte, as save() would.
+
+        Raises Damaged if it is not sound, or of another run, and BadInput (disk full).
+        """
+        arrived = self.folder / "arrived" / Path(name).name
+        write_whole(arrived, content)
+        snapshot = read_checkpoint(arrived, self.fingerprint)
+        write_whole(self.path(snapshot.epoch), content)
+        with contextlib.suppress(OSError):
+            arrived.unlink()
+        self._delete_those_before(snapshot.epoch)
+        return snapshot
+
+    def _delete_those_before(self, newest: int) -> None:
+        for epoch in self.epochs(newest)[KEPT:]:
             with contextlib.suppress(OSError):  # it will be tried again after the next epoch
                 os.unlink(self.path(epoch))
 

@@ -12,7 +12,7 @@ class StageError(Exception):
 
     def __init__(self, message: str) -> None:
         # A key or a name from a damaged file may hold line breaks, or what a terminal would obey.
-        super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in message))
+        super().__init__(printable(message))
 
 
 class BadInput(StageError):
@@ -33,6 +33,11 @@ class Stopped(StageError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.status = 128 + signal_number  # as shells report it
+
+
+def printable(text: str, kept: str = "") -> str:
+    """A text without what a terminal would obey, but for the characters to be kept."""
+    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
 
 
 @contextlib.contextmanager

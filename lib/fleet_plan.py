@@ -3,14 +3,11 @@
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from lib.card import RunCard
-from lib.checkpoint import KEPT, Checkpoints, read_checkpoint
+from lib.checkpoint import Checkpoints
 from lib.errors import StageError, TryAgain
-from lib.files import write_whole
 from lib.fleet_worker import Came, Order
 from lib.runs import Run
 from lib.turns import AT_ONCE
@@ -58,13 +55,7 @@ class Member(Run):
 
         Raises Damaged, and BadInput if it cannot be written.
         """
-        arrived = self.checkpoints.folder / "arrived" / Path(came.file).name
-        write_whole(arrived, came.content)
-        snapshot = read_checkpoint(arrived, self.checkpoints.fingerprint)
-        os.replace(arrived, self.checkpoints.path(snapshot.epoch))
-        for epoch in self.checkpoints.epochs(snapshot.epoch)[KEPT:]:
-            with contextlib.suppress(OSError):  # it will be tried again after the next epoch
-                self.checkpoints.path(epoch).unlink()
+        snapshot = self.checkpoints.adopt(came.file, came.content)
         self.look()
         self.accuracy, self.deaths = snapshot.history[-1].test_accuracy, 0
         return snapshot.circumstances[-1].device

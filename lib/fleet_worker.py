@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lib import lock, node
-from lib.errors import BadInput, StageError, TryAgain
+from lib.errors import BadInput, StageError, TryAgain, printable
 from lib.files import write_whole
 
 CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
@@ -165,7 +165,7 @@ class Worker:
             self.process.kill()
         status = self.process.wait()
         self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
-        said = printable(fault or self.log.read().decode(errors="replace"))
+        said = printable(fault or self.log.read().decode(errors="replace"), kept="\n")
         for order in self.orders:  # the driver has it all
             with contextlib.suppress(StageError), held(self._kept(order), order.run):  # else it is another's
                 shutil.rmtree(self._kept(order), ignore_errors=True)
@@ -188,11 +188,6 @@ def held(folder: Path, run: str, until: float = 0) -> Iterator[None]:
         yield
     finally:
         os.close(taken)
-
-
-def printable(text: str) -> str:
-    """A text without what a terminal would obey, but for its line breaks."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def epoch_of(name: str) -> int:

@@ -25,22 +25,10 @@ from lib.metrics import EpochRecord
 from lib.plan import read_study
 from lib.progress import duration
 from stages.train import model_of, recipe_of
+from tools.options import above_zero, some
 
 DATA_BYTES = sum(size for size, _ in OFFICIAL_FILES.values())
 GPUS_ON_A_NODE = 8
-
-
-def some(text: str) -> int:
-    """A number of things, one at least; argparse names the option."""
-    if (count := int(text)) < 1:
-        raise ValueError
-    return count
-
-
-def above_zero(text: str) -> float:
-    if not 0 < (value := float(text)) < float("inf"):
-        raise ValueError
-    return value
 
 
 def main() -> None:
