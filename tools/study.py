@@ -24,9 +24,7 @@ from lib.errors import BadInput, StageError, errors_exit
 from lib.metrics import read_metrics
 from lib.runs import Pace, Run, on_cores
 from lib.stopping import ENDS_WITH_PARENT, Stop
-from stages.train import checkpoints_of
-
-LOG = Path("checkpoints", "study.log")
+from stages.train import checkpoint_root, checkpoints_of
 
 
 def main() -> None:
@@ -40,7 +38,8 @@ def main() -> None:
         runs = [Run(card, checkpoints_of(card, data)) for card in read_cards(Path("plan"))]
         failed = train([run for run in runs if not run.finished], Display(runs), stop)
         if failed:
-            error = StageError(f"not trained: {', '.join(failed)}; the others are. Each said why above; see also {LOG}")
+            names = ", ".join(failed)
+            error = StageError(f"not trained: {names}; the others are. Each said why above; see also {log_file()}")
             error.status = max(failed.values())
             raise error
         print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
@@ -64,6 +63,11 @@ class Display:
         self.bar.update(self.pace.done - self.bar.n)
 
 
+def log_file() -> Path:
+    """Where the trainings print to."""
+    return checkpoint_root() / "study.log"
+
+
 def accuracy(run: Run) -> str:
     """The test accuracy of a run's last epoch, if its metrics tell by now: they are written after the checkpoint."""
     with contextlib.suppress(BadInput, IndexError):
@@ -77,9 +81,10 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
     waiting, failed = commands(runs), dict[str, int]()
     active: dict[str, subprocess.Popen[bytes]] = {}
     environment = os.environ | {"OMP_NUM_THREADS": "1", ENDS_WITH_PARENT: "1"}
-    LOG.parent.mkdir(exist_ok=True)
+    kept = log_file()
+    kept.parent.mkdir(exist_ok=True)
     try:
-        with LOG.open("ab") as log:
+        with kept.open("ab") as log:
             while waiting or active:
                 while waiting and len(active) < at_once():
                     name, cards = waiting.pop(0)

@@ -1,0 +1,57 @@
+"""tools/on_gpu: what is trained on a machine without DVC, DVC collects at home as if it had trained it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.dvc_project import EPOCHS, Project
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+MISSING = ("dvc", "pydantic", "ray", "plotly", "pooch")  # there
+TRAINED = re.compile(r"^run .* epoch \d+/\d+ ", re.MULTILINE)
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> str:
+    """A path for Python on which packages are missing."""
+    folder = tmp_path / "without"
+    folder.mkdir()
+    for name in MISSING:
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not on this machine')\n")
+    return str(folder)
+
+
+def test_two_plans_are_trained_there_and_collected_at_home_without_training(tmp_path: Path, without: str) -> None:
+    (tmp_path / "home").mkdir()
+    home = Project.new(tmp_path / "home")
+    home.configure(orderings=["conv_relu_ic"])
+    home.dvc("repro", "plan", "download")
+    (home.folder / "crop_flip").mkdir()
+    other = (home.folder / "params.yaml").read_text().replace("augmentation: none", "augmentation: crop_flip")
+    (home.folder / "crop_flip" / "params.yaml").write_text(other)
+    home.run("sh", "-c", "cd crop_flip && PYTHONPATH=.. python -m stages.plan")
+
+    there = home.copy(tmp_path / "there")
+    said = there.run("tools/on_gpu", "study", "crop_flip", CUDA_VISIBLE_DEVICES="", PYTHONPATH=without)
+    assert said.startswith("on_gpu: no GPU here, so this will be slow, PyTorch ")
+    assert said.count("runs are trained;") == 2
+    assert said.count(f"epoch {EPOCHS}/{EPOCHS}") == 2
+
+    (there.folder / "checkpoints").rename(home.folder / "checkpoints")
+    for options, folder in ((), "."), (("-S", "augmentation=crop_flip"), "crop_flip"):
+        said = home.dvc("exp", "run", *options) if options else home.dvc("repro")
+        assert said.count("nothing is left to train") == 1 and not TRAINED.search(said)
+        assert home.results("metrics") == Project(there.folder / folder).results("metrics")
+
+
+def test_a_plan_that_is_missing_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    project = Project.new(tmp_path / "project")
+    for steps, missing in ((), "./plan"), (("crop_flop",), "crop_flop/plan"):
+        said = project.run("tools/on_gpu", *steps, status=2)
+        assert said.splitlines()[0] == (
+            f"on_gpu: there is no {missing}/study.json: make the plan where DVC is (docs/gpu.md)"
+        )
