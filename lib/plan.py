@@ -184,10 +184,13 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
     merged = {**params, **overrides, "preset": preset}
     if isinstance(overrides.get("networks"), dict) and isinstance(params.get("networks"), dict):
         networks = params["networks"]
-        for name in overrides["networks"]:
-            if name not in networks:
-                raise BadInput(f"{path}: {where}networks: there is no network {name!r}{_nearest(name, networks)}")
-        merged["networks"] = {**networks, **overrides["networks"]}
+        unknown = [name for name in overrides["networks"] if name not in networks]
+        if unknown and preset == params["preset"]:  # in a preset that is not used, a network that was taken away may stay
+            raise BadInput(
+                f"{path}: {where}networks: there is no network {unknown[0]!r}{_nearest(unknown[0], networks)}; "
+                "take it out here, or add it to the top-level networks"
+            )
+        merged["networks"] = networks | {name: each for name, each in overrides["networks"].items() if name in networks}
     try:
         return Study.model_validate(merged)
     except ValidationError as error:

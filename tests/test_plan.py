@@ -26,9 +26,6 @@ def with_key(key: str, value: str, text: str = PARAMS) -> str:
     return changed
 
 
-PLAIN = with_key("presets", "{replication: {}}")  # a change of networks does not meet a preset's networks
-
-
 def study_of(folder: Path, text: str):
     path = folder / "params.yaml"
     path.write_text(text, encoding="utf-8")
@@ -67,6 +64,14 @@ def test_a_preset_that_names_one_network_leaves_the_others(tmp_path):
     assert sizes == {"resnet110": 18, "resnet164": 5, "resnetb110": 12, "resnetb164": 18}
 
 
+def test_a_network_can_be_taken_away_or_replaced_though_a_preset_that_is_not_used_names_it(tmp_path):
+    text = with_key("networks", f"{{resnet20: {ONE}}}")
+    assert list(study_of(tmp_path, text).networks) == ["resnet20"]
+    message = refusal(tmp_path, with_key("preset", "rehearsal", text).encode())
+    assert "presets.rehearsal.networks: there is no network 'resnet110'" in message
+    assert message.endswith("take it out here, or add it to the top-level networks")
+
+
 def test_pyyaml_and_dvc_read_the_same_parameters():
     path = REPOSITORY / "params.yaml"
     assert repr(_yaml_mapping(path)) == repr(load_yaml(path))  # repr tells 1 from 1.0 and True
@@ -97,7 +102,7 @@ USES = [  # key and value to set, ordering, field of the card, whether it is the
 
 @pytest.mark.parametrize(("key", "value", "ordering", "field", "there"), USES)
 def test_a_card_holds_a_field_only_where_its_run_uses_it(key, value, ordering, field, there, tmp_path):
-    text = with_key("orderings", f"[{ordering}]", with_key(key, value, PLAIN))
+    text = with_key("orderings", f"[{ordering}]", with_key(key, value))
     for content in cards_of(tmp_path, text).values():
         assert (f'"{field}"'.encode() in content) == there
 
@@ -239,14 +244,13 @@ def refusal(folder: Path, content: bytes) -> str:
 
 @pytest.mark.parametrize(("key", "value", "words"), BAD, ids=[f"{row[0]}: {row[1]:.40}" for row in BAD])
 def test_a_bad_value_is_refused_in_one_line_with_its_key_and_the_cure(key, value, words, tmp_path):
-    base = PARAMS if key.startswith("preset") else PLAIN
-    message = refusal(tmp_path, with_key(key, value, base).encode())
+    message = refusal(tmp_path, with_key(key, value).encode())
     assert key in message and words in message
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("preset", "presets")])
 def test_a_missing_key_is_refused_by_name(key, tmp_path):
-    content = with_key(key, "", PLAIN).replace(f"{key}: \n", "")
+    content = with_key(key, "").replace(f"{key}: \n", "")
     assert f"{key} is missing" in refusal(tmp_path, content.encode())
 
 
@@ -302,8 +306,7 @@ def test_a_key_that_stands_twice_is_refused_by_name(text, key, tmp_path):
     ],
 )
 def test_a_bad_value_that_still_slips_through_is_refused_too(key, value, words, tmp_path):
-    base = PARAMS if key.startswith("preset") else PLAIN
-    message = refusal(tmp_path, with_key(key, value, base).encode())
+    message = refusal(tmp_path, with_key(key, value).encode())
     assert words in message
 
 
@@ -358,7 +361,7 @@ ODD = [
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "preset"])
 @pytest.mark.parametrize("value", ODD)
 def test_whatever_a_key_is_set_to_the_answer_is_a_study_or_one_line(key, value, tmp_path):
-    (tmp_path / "params.yaml").write_text(with_key(key, value, PLAIN))
+    (tmp_path / "params.yaml").write_text(with_key(key, value))
     try:
         cards = read_study(tmp_path / "params.yaml").cards()
     except BadInput as refused:
