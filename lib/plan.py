@@ -185,7 +185,7 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
     if isinstance(overrides.get("networks"), dict) and isinstance(params.get("networks"), dict):
         networks = params["networks"]
         unknown = [name for name in overrides["networks"] if name not in networks]
-        if unknown and preset == params["preset"]:  # in a preset that is not used, a network that was taken away may stay
+        if unknown and preset == params["preset"]:  # others may go on naming one that was taken away
             raise BadInput(
                 f"{path}: {where}networks: there is no network {unknown[0]!r}{_nearest(unknown[0], networks)}; "
                 "take it out here, or add it to the top-level networks"
