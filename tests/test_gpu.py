@@ -25,7 +25,9 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 CARD = dataclasses.replace(IC_CARD, device="cuda", train_images=72, epochs=3)  # 4 batches of 16 and one of 8
 CARDS = [
-    dataclasses.replace(CARD, ordering=ordering, block=block, dropout_p=None if ordering == "baseline" else 0.05)
+    dataclasses.replace(
+        CARD, network=block, block=block, ordering=ordering, dropout_p=None if ordering == "baseline" else 0.05
+    )
     for ordering in ("baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic")
     for block in ("basic", "bottleneck")
 ]
@@ -54,34 +56,36 @@ def history(card: RunCard) -> tuple[EpochRecord, ...]:
     return read_metrics(Path("metrics", f"{card.name}.json")).history
 
 
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """The outputs that are not the same in both, by name: shorter to read than megabytes of bytes."""
+    return [name for name in sorted(one | other) if one.get(name) != other.get(name)]
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("card", CARDS, ids=lambda card: f"{card.ordering} {card.block}")
-def test_a_recorded_step_is_the_plain_step_to_the_bit(card: RunCard, precision: str, workplace: Path) -> None:
-    card = dataclasses.replace(card, precision=precision)
-    assert train(card) == train(card, record=False)
+def test_a_recorded_step_is_the_plain_step_to_the_bit(precision: str, workplace: Path) -> None:
+    cards = [dataclasses.replace(card, precision=precision) for card in CARDS]
+    assert not differing(train(*cards), train(*cards, record=False))
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "sgd", "momentum": 0.9}, {"weight_decay": 0.1}], ids=str)
 def test_so_it_is_with_other_recipes_and_a_rate_that_drops(change: dict[str, object], workplace: Path) -> None:
     rate = {"learning_rate_rule": "steps", "learning_rate_steps": (1, 2), "learning_rate_factor": 0.1}
     card = dataclasses.replace(CARD, **rate, **change)
-    assert train(card) == train(card, record=False)
+    assert not differing(train(card), train(card, record=False))
 
 
 def test_a_run_beside_others_is_the_run_alone(workplace: Path) -> None:
-    cards = [dataclasses.replace(card, network=f"net{number}") for number, card in enumerate(CARDS)]
-    together = train(*cards)
-    alone: dict[str, bytes] = {}
-    for card in cards:
-        alone |= train(card)
-    assert together == alone
+    together = train(*CARDS)
+    for card in CARDS[::2]:  # each ordering; every process starts anew
+        alone = train(card)
+        assert not differing(alone, {name: together[name] for name in alone})
 
 
 @pytest.mark.parametrize("record", [True, False], ids=["recorded", "plain"])
 def test_a_resumed_run_is_the_uninterrupted_one(record: bool, workplace: Path) -> None:
     straight = train(CARD, record=record)
     train(dataclasses.replace(CARD, epochs=1), record=record)
-    assert go_on(CARD, record=record) == straight
+    assert not differing(go_on(CARD, record=record), straight)
 
 
 def test_a_gpu_learns_what_a_cpu_learns(workplace: Path) -> None:
