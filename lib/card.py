@@ -34,6 +34,7 @@ class RunCard:
     test_images: int
     augmentation: str
     precision: str
+    compile_blocks: bool
     device: str
     epochs: int
     batch_size: int

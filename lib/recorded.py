@@ -51,17 +51,22 @@ class RecordedStep:
             default.graphsafe_set_state(self.random)
             for _ in range(WARM_UP_STEPS):
                 self.step((self.images, self.labels))
-            self.graph = torch.cuda.CUDAGraph()
-            self.graph.register_generator_state(self.random)
-            with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-                self.step((self.images, self.labels))
-        except RuntimeError as error:
-            _restart_without(error)
+            self.graph = self._captured()
         finally:
             default.graphsafe_set_state(shared)
         made = self.state()[len(before) :]  # by the first step: an optimizer's moments, which begin at zero
         for tensor, value in zip(self.state(), [*before, *map(torch.zeros_like, made)], strict=True):
             tensor.copy_(value)
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.random)
+        try:
+            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+                self.step((self.images, self.labels))
+        except RuntimeError as error:
+            _restart_without(error)
+        return graph
 
 
 def wanted() -> bool:

@@ -19,6 +19,7 @@ import torch
 from lib import cifar10, source, training
 from lib.card import RunCard, place_in_study
 from lib.checkpoint import Checkpoints, Snapshot
+from lib.compiled import compile_blocks
 from lib.device import circumstances, failures_explained, make_deterministic, pick_device
 from lib.errors import errors_exit
 from lib.files import require_room, require_writable, write_whole
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run's
     "lib/card.py",
     "lib/cifar10.py",
+    "lib/compiled.py",
     "lib/device.py",
     "lib/dropout.py",
     "lib/ic.py",
@@ -124,6 +126,8 @@ def steps(
     if device.type == "cpu":
         step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
         progress.warn_if_slow(step, (card.epochs - start.epoch) * len(train_set) // card.batch_size)
+    if card.compile_blocks:
+        compile_blocks(model)
 
     def train_batches(epoch: int) -> Iterator[training.Batch]:
         batches = train_set.shuffled(card.seed_for("order", epoch), card.augmentation)

@@ -15,6 +15,7 @@ CARD = RunCard(
     test_images=40,
     augmentation="crop_flip",
     precision="float32",
+    compile_blocks=False,
     device="cpu",
     epochs=2,
     batch_size=16,
