@@ -642,7 +642,11 @@ def _(bench: Bench) -> None:
             ("    block: basic", "    block: wide", "'basic' or 'bottleneck'"),
             ("- conv_relu_ic", "- conv_relu_icc", "relu, ic, conv, bn, dropout"),
             ("preset: replication", "preset: replikation", "did you mean replication?"),
-            ("      resnet110:\n", "      resnet111:\n", "did you mean resnet110?"),
+            (
+                "  replication: {}",
+                "  replication: {networks: {resnet111: {block: basic, blocks_per_stage: 1}}}",
+                "did you mean resnet110?",
+            ),
         ],
     )
 
