@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a trial on the smallest network; nothing is recorded")
     options = parser.parse_args()
     with errors_exit("benchmarks"):
-        device = pick_device("cuda" if options.compiled else "auto")
+        device = pick_device("auto")
+        if options.compiled and device.type == "cpu":
+            raise BadInput("--compiled is for a GPU, and PyTorch sees none here: leave it out")
         jobs = trial(device, options.compiled) if options.quick else study(options.networks, device, options.compiled)
         measure(jobs, device, minutes=0 if options.quick else options.minutes, quick=options.quick)
 

@@ -79,17 +79,20 @@ def speeds(races: Sequence[Race]) -> str:
     contenders = names(result.contender for race in races for result in race.results)
     ways = {result.contender: way(result) for race in races for result in race.results}
     references = names(name for race in races for result in race.results for name in result.times_faster)
+    # The last that every race has: not one that entered a few races, as the compiled one may.
+    shared = [name for name in contenders if all(name in names(r.contender for r in race.results) for race in races)]
+    compared = (shared or contenders)[-1]
     rows = []
     for race in races:
         of = {result.contender: result for result in race.results}
         rates = [spread(of[name].images_per_second) if name in of else "–" for name in contenders]
-        last = of.get(contenders[-1])
+        last = of.get(compared)
         faster = last.times_faster if last else {}
         ratios = [spread(faster[name]) if name in faster else "–" for name in references]
         rows.append([race.network, race.ordering, *rates, *ratios, f"{last.roofline_share:.0%}" if last else "–"])
     header = ["network", "ordering", *(f"{name}, {ways[name]}" for name in contenders)]
-    against = [f"{contenders[-1]} / {name}" for name in references]
-    return table([*header, *against, f"{contenders[-1]}: of roofline"], rows)
+    against = [f"{compared} / {name}" for name in references]
+    return table([*header, *against, f"{compared}: of roofline"], rows)
 
 
 def names(all_of: Iterable[str]) -> list[str]:

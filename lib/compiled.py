@@ -13,11 +13,14 @@ def compile_blocks(network: nn.Module) -> None:
     """Compile each residual block, in place, as soon as it meets maps of a new shape; blocks alike share the result.
 
     What is computed is near what the plain network computes, not the same to the bit. Compiling takes minutes and
-    fails, if it does, at the first step, by a RuntimeError of torch._dynamo or torch._inductor.
+    fails, if it does, at the first step, by an exception of torch._dynamo or torch._inductor.
     Raises BadInput on a CPU: dropout there draws a new number of positions at every step, each compiled anew.
     """
     if not next(network.parameters()).is_cuda:
-        raise BadInput("compile_blocks: true is for a GPU, on a CPU it gains nothing: set it to false in params.yaml")
+        raise BadInput(
+            "compile_blocks: true is for a GPU, on a CPU it gains nothing: "
+            "set it to false in params.yaml, which is another run, or train on a GPU"
+        )
     compile_each(network)
 
 

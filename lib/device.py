@@ -69,17 +69,20 @@ def failures_explained(batch_size: int) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
+        compiling = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if not isinstance(error, RuntimeError | MemoryError) and not compiling:
+            raise
         text = " ".join(str(error).split())[:200]
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise BadInput(
-                f"compiling the network's blocks failed ({text}): mend what it says, or set compile_blocks: false "
-                "in params.yaml, which changes the result"
-            ) from None
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
                 "larger machine, or lower batch_size in params.yaml, which changes the result"
+            ) from None
+        if compiling:
+            raise BadInput(
+                f"compiling the network's blocks failed ({text}): mend what it says, or set compile_blocks: false "
+                "in params.yaml, which changes the result"
             ) from None
         if DEVICE_LOST.search(text):
             raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error

@@ -75,7 +75,8 @@ def test_on_a_cpu_it_is_refused_in_one_line(workplace: Path) -> None:
     )
     assert failed.returncode == 2
     assert failed.stderr == (
-        "train: compile_blocks: true is for a GPU, on a CPU it gains nothing: set it to false in params.yaml\n"
+        "train: compile_blocks: true is for a GPU, on a CPU it gains nothing: set it to false in params.yaml, "
+        "which is another run, or train on a GPU\n"
     )
     assert not list(Path("models").glob("*.pt"))
 

@@ -80,7 +80,7 @@ def test_so_it_is_with_other_recipes_and_a_rate_that_drops(change: dict[str, obj
 def test_a_run_beside_others_is_the_run_alone(compiled: bool, workplace: Path) -> None:
     cards = [dataclasses.replace(card, compile_blocks=compiled) for card in CARDS]
     together = train(*cards)
-    for card in cards[::2]:  # each ordering; every process starts anew
+    for card in (cards[0], cards[3], cards[4], cards[7]):  # each ordering, both blocks; every process starts anew
         alone = train(card)
         assert not differing(alone, {name: together[name] for name in alone})
 
