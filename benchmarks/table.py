@@ -79,12 +79,12 @@ def speeds(races: Sequence[Race]) -> str:
     contenders = names(result.contender for race in races for result in race.results)
     ways = {result.contender: way(result) for race in races for result in race.results}
     references = names(name for race in races for result in race.results for name in result.times_faster)
+    by_contender = [{result.contender: result for result in race.results} for race in races]
     # The last that every race has: not one that entered a few races, as the compiled one may.
-    shared = [name for name in contenders if all(name in names(r.contender for r in race.results) for race in races)]
+    shared = [name for name in contenders if all(name in of for of in by_contender)]
     compared = (shared or contenders)[-1]
     rows = []
-    for race in races:
-        of = {result.contender: result for result in race.results}
+    for race, of in zip(races, by_contender, strict=True):
         rates = [spread(of[name].images_per_second) if name in of else "–" for name in contenders]
         last = of.get(compared)
         faster = last.times_faster if last else {}
