@@ -22,6 +22,7 @@ from benchmarks.stopwatch import wait_for_device
 from lib import cifar10, recorded
 from lib.device import make_deterministic, pick_device
 from lib.errors import StageError
+from lib.memory import keep_freed_memory
 from lib.resnet import ResNet
 from lib.turns import in_turns
 
@@ -43,6 +44,7 @@ class Trainer:
         models = [self._model(network, seed) for seed in range(contender.runs)]
         self.loops: list[Engine | PlainLoop]
         if contender.loop == "engine":
+            keep_freed_memory()
             make_deterministic()
             served = cifar10.served(data, BATCH_SIZE, device)
             self.loops = [

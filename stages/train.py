@@ -23,6 +23,7 @@ from lib.compiled import compile_blocks
 from lib.device import circumstances, failures_explained, make_deterministic, pick_device
 from lib.errors import errors_exit
 from lib.files import require_room, require_writable, write_whole
+from lib.memory import keep_freed_memory
 from lib.metrics import RunFacts, write_metrics
 from lib.progress import Progress
 from lib.resnet import ResNet, depth
@@ -53,6 +54,7 @@ def main() -> None:
     stop = Stop()
     with errors_exit("train"):
         stop.listen()
+        keep_freed_memory()
         cards = [(RunCard.read(path), *place_in_study(path)) for path in paths]
         shared = Shared(stop)
         in_turns({card.name: train(card, place, study, shared) for card, place, study in cards})

@@ -28,6 +28,7 @@ ARROWS = {
         "cifar10",
         "compiled",
         "device",
+        "memory",
         "metrics",
         "progress",
         "resnet",
@@ -97,7 +98,7 @@ ARROWS = {
 }
 STANDARD_LIBRARY_ONLY = [
     *("arms", "card", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "lock"),
-    *("metrics", "node", "paper", "sample", "source", "stopping", "words"),
+    *("memory", "metrics", "node", "paper", "sample", "source", "stopping", "words"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
@@ -169,7 +170,8 @@ def test_training_needs_no_dvc_no_pydantic_no_network():
 
 def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
     # These keep, show, or say when.
-    cannot = {"checkpoint", "errors", "files", "lock", "metrics", "progress", "source", "stopping", "turns"}
+    cannot = {"checkpoint", "errors", "files", "lock", "memory", "metrics"}
+    cannot |= {"progress", "source", "stopping", "turns"}
     decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
     assert set(train.DECIDES_RESULTS) == decide
 
