@@ -6,7 +6,7 @@ from typing import Any
 from lib.commit import Commit
 from lib.metrics import RunMetrics
 from lib.panels import orderings_of, panels_of
-from lib.paper import data_name, ordering_name
+from lib.paper import DROPOUT_P, data_name, ordering_name
 from lib.words import counted, some
 
 
@@ -15,8 +15,8 @@ def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     seeds = len({run.facts.seed for run in runs if run.finished})
     return (
         f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
-        f"{counted(study['epochs'], 'epoch')}, n = {counted(seeds, 'seed')}, {counted_runs(study, runs)}, "
-        f"PyTorch {_torches(runs)}, {_devices(runs)}"
+        f"{counted(study['epochs'], 'epoch')}{_departures(study['recipe'])}, n = {counted(seeds, 'seed')}, "
+        f"{counted_runs(study, runs)}, PyTorch {_torches(runs)}, {_devices(runs)}"
     )
 
 
@@ -31,6 +31,7 @@ def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | 
         "Orderings": ", ".join(map(ordering_name, orderings_of(runs))),
         "Seeds": ", ".join(map(str, seeds)),
         "Epochs": str(study["epochs"]),
+        "Recipe": _in_words(study["recipe"]),
         "Runs": counted_runs(study, runs),
         "PyTorch": _torches(runs),
         "Device": _devices(runs),
@@ -49,6 +50,25 @@ def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
     if far := [f"{run.name} ({len(run.history)} of {run.facts.epochs} epochs)" for run in under_way]:
         told.append(f"Under way, and in no table yet: {some(far)}.")
     return told
+
+
+def _departures(recipe: dict[str, Any]) -> str:
+    """What of a recipe is unlike the study, whatever the preset: as more of a caption's list."""
+    told = [
+        f"dropout p = {recipe['dropout_p']:g}" * (recipe["dropout_p"] != DROPOUT_P),
+        recipe["precision"] * (recipe["precision"] != "float32"),
+        "compiled blocks" * recipe["compile_blocks"],
+    ]
+    return "".join(f", {each}" for each in told if each)
+
+
+def _in_words(recipe: dict[str, Any]) -> str:
+    rate = f"learning rate {recipe['learning_rate']:g}" + " at first" * (recipe["learning_rate_rule"] == "steps")
+    return (
+        f"{ {'adam': 'Adam', 'sgd': 'SGD'}[recipe['optimizer']] }, {rate}, batches of {recipe['batch_size']}, "
+        f"weight decay {recipe['weight_decay']:g}, augmentation {recipe['augmentation']}, dropout p = "
+        f"{recipe['dropout_p']:g}, {recipe['precision']}{', compiled blocks' * recipe['compile_blocks']}"
+    )
 
 
 def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:

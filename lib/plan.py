@@ -59,6 +59,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+RECIPE = (  # how all runs of a study are trained, for its report to tell
+    *("optimizer", "learning_rate", "learning_rate_rule", "batch_size", "weight_decay"),
+    *("augmentation", "dropout_p", "precision", "compile_blocks"),
+)
+
+
 class Network(Strict):
     block: Literal["basic", "bottleneck"]
     blocks_per_stage: Count
@@ -122,6 +128,7 @@ class Study(Strict):
         return {
             "runs": [card.name for card in self.cards()],
             **self.model_dump(include={"preset", "dataset", "train_images", "test_images", "epochs", "report"}),
+            "recipe": self.model_dump(include=set(RECIPE)),
         }
 
 

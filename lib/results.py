@@ -1,5 +1,6 @@
 """plan/study.json and metrics/ -> the study's runs, checked to be of one study."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ def read_study(path: Path) -> dict[str, Any]:
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
             and re.fullmatch(r"[a-z0-9_]+", study["preset"])
+            and _is_recipe(study["recipe"])
             and type(report["figure_dpi"]) is int
             and 50 <= report["figure_dpi"] <= 600
             and type(report["accuracy_from"]) in (int, float)
@@ -36,6 +38,19 @@ def read_study(path: Path) -> dict[str, Any]:
     if not sound:
         raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
     return study
+
+
+def _is_recipe(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe can be told. Raises KeyError or TypeError where it lacks something or is none."""
+    numbers = [recipe[key] for key in ("learning_rate", "batch_size", "weight_decay", "dropout_p")]
+    return (
+        all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
+        and recipe["optimizer"] in ("adam", "sgd")
+        and recipe["learning_rate_rule"] in ("constant", "steps")
+        and recipe["augmentation"] in ("none", "crop_flip")
+        and recipe["precision"] in ("float32", "bfloat16")
+        and type(recipe["compile_blocks"]) is bool
+    )
 
 
 def comparisons_of(study: dict[str, Any]) -> int:

@@ -37,7 +37,7 @@ from lib.metrics import EpochRecord, RunFacts, RunMetrics, read_metrics, write_m
 from lib.page import Page
 from lib.plan import read_study
 from stages import download, report
-from tests.making import CARD, IC_CARD
+from tests.making import CARD, IC_CARD, RECIPE
 
 CASES = int(os.environ.get("FUZZ_CASES", "0"))
 COUNTS: collections.Counter[str] = collections.Counter()
@@ -546,6 +546,7 @@ STUDY: dict[str, Any] = {
     "train_images": 50000,
     "test_images": 10000,
     "report": {"figure_dpi": 60, "accuracy_from": 0.1},
+    "recipe": RECIPE,
     "runs": ["resnet110-conv_relu_ic-0", "resnet110-baseline-0"],
 }
 STUDY_CASES = mutated(STUDY).map(as_json) | damaged(as_json(STUDY)) | st.binary(max_size=64)
@@ -603,8 +604,11 @@ def test_the_report_refuses_a_study_or_reports_what_it_says(
     (page,) = pages
     assert page.summary == caption and page.facts["Preset"] == study["preset"]
     assert f"{study['test_images']:,}" in page.facts["Data"] and type(study["test_images"]) is int
+    recipe = study["recipe"]
+    assert ("bfloat16" in caption) == (recipe["precision"] == "bfloat16") and caption.count("dropout p") <= 1
+    assert f"batches of {recipe['batch_size']}," in page.facts["Recipe"] and page.facts["Recipe"].isprintable()
     assert type(study["runs"]) is list
-    assert f"1 of {len(set(study['runs']))} runs" in caption and len(set(study["runs"])) == len(study["runs"])
+    assert f"1 of {len(set(study['runs']))} run" in caption and len(set(study["runs"])) == len(study["runs"])
     assert all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in study["runs"])
 
 

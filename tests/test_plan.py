@@ -155,6 +155,13 @@ def test_the_summary_names_the_runs_in_the_order_of_the_cards(tmp_path):
     assert study.summary()["runs"] == [card.name for card in study.cards()]
 
 
+def test_the_summary_tells_how_all_runs_are_trained(tmp_path):
+    study = study_of(tmp_path, PARAMS)
+    (card, *_) = (card for card in study.cards() if card.dropout_p is not None)
+    told = study.summary()["recipe"]
+    assert told and told == {key: getattr(card, key) for key in told}
+
+
 # ---- bad parameters: (key, its value, what the message says besides the key)
 
 ONE = "{block: basic, blocks_per_stage: 1}"

@@ -12,6 +12,7 @@ from lib import claims_figure, drawing, figure4
 from lib.files import canonical_json
 from lib.metrics import write_metrics
 from stages import report
+from tests.making import RECIPE
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ def study(tmp_path, monkeypatch):
         "train_images": 50000,
         "test_images": 10000,
         "report": {"figure_dpi": 60, "accuracy_from": 0.1},
+        "recipe": RECIPE,
         "runs": [run.name for run in runs],
     }
     (tmp_path / "plan/study.json").write_bytes(canonical_json(content))
@@ -87,6 +89,23 @@ def test_synthetic_data_is_named_in_every_table(study, undrawn):
     for name in ("table1.md", "claims.md"):
         text = (study / "plots" / name).read_text()
         assert "SYNTHETIC" in text.splitlines()[0] and "CIFAR" not in text
+
+
+@pytest.mark.parametrize(
+    ("unlike", "told"),
+    [
+        ({}, "3 epochs, n = 1 seed,"),
+        ({"precision": "bfloat16"}, "3 epochs, bfloat16, n ="),
+        ({"dropout_p": 0.1}, "3 epochs, dropout p = 0.1, n ="),
+        ({"precision": "bfloat16", "compile_blocks": True}, "3 epochs, bfloat16, compiled blocks, n ="),
+    ],
+)
+def test_every_table_tells_what_is_unlike_the_study(study, undrawn, unlike, told):
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"recipe": RECIPE | unlike}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    report.main()
+    for name in ("table1.md", "claims.md"):
+        assert told in (study / "plots" / name).read_text().splitlines()[0]
 
 
 def test_missing_and_foreign_runs_are_named_and_left_out(study, undrawn, capsys):
