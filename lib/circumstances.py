@@ -63,11 +63,12 @@ def _departures(recipe: dict[str, Any]) -> str:
 
 
 def _in_words(recipe: dict[str, Any]) -> str:
-    rate = f"learning rate {recipe['learning_rate']:g}" + " at first" * (recipe["learning_rate_rule"] == "steps")
+    optimizer = {"adam": "Adam", "sgd": "SGD"}[recipe["optimizer"]]
+    at_first = " at first" * (recipe["learning_rate_rule"] == "steps")
     return (
-        f"{ {'adam': 'Adam', 'sgd': 'SGD'}[recipe['optimizer']] }, {rate}, batches of {recipe['batch_size']}, "
-        f"weight decay {recipe['weight_decay']:g}, augmentation {recipe['augmentation']}, dropout p = "
-        f"{recipe['dropout_p']:g}, {recipe['precision']}{', compiled blocks' * recipe['compile_blocks']}"
+        f"{optimizer}, learning rate {recipe['learning_rate']:g}{at_first}, batches of {recipe['batch_size']}, "
+        f"weight decay {recipe['weight_decay']:g}, augmentation {recipe['augmentation']}, "
+        f"dropout p = {recipe['dropout_p']:g}, {recipe['precision']}{', compiled blocks' * recipe['compile_blocks']}"
     )
 
 
