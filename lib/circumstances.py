@@ -6,16 +6,19 @@ from typing import Any
 from lib.commit import Commit
 from lib.metrics import RunMetrics
 from lib.panels import orderings_of, panels_of
-from lib.paper import DROPOUT_P, data_name, ordering_name
+from lib.paper import data_name, ordering_name
+from lib.recipe import departures
+from lib.recipe import in_full as recipe_in_full
 from lib.words import counted, some
 
 
 def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
-    """Data, scale, number of runs, software and device: for titles and captions."""
+    """Data, scale, what is unlike the study, number of runs, software and device: for titles and captions."""
     seeds = len({run.facts.seed for run in runs if run.finished})
+    unlike = "".join(f", {each}" for each in departures(study["recipe"]))
     return (
         f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
-        f"{counted(study['epochs'], 'epoch')}{_departures(study['recipe'])}, n = {counted(seeds, 'seed')}, "
+        f"{counted(study['epochs'], 'epoch')}{unlike}, n = {counted(seeds, 'seed')}, "
         f"{counted_runs(study, runs)}, PyTorch {_torches(runs)}, {_devices(runs)}"
     )
 
@@ -31,7 +34,7 @@ def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | 
         "Orderings": ", ".join(map(ordering_name, orderings_of(runs))),
         "Seeds": ", ".join(map(str, seeds)),
         "Epochs": str(study["epochs"]),
-        "Recipe": _in_words(study["recipe"]),
+        "Recipe": recipe_in_full(study["recipe"]),
         "Runs": counted_runs(study, runs),
         "PyTorch": _torches(runs),
         "Device": _devices(runs),
@@ -50,26 +53,6 @@ def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
     if far := [f"{run.name} ({len(run.history)} of {run.facts.epochs} epochs)" for run in under_way]:
         told.append(f"Under way, and in no table yet: {some(far)}.")
     return told
-
-
-def _departures(recipe: dict[str, Any]) -> str:
-    """What of a recipe is unlike the study, whatever the preset: as more of a caption's list."""
-    told = [
-        f"dropout p = {recipe['dropout_p']:g}" * (recipe["dropout_p"] != DROPOUT_P),
-        recipe["precision"] * (recipe["precision"] != "float32"),
-        "compiled blocks" * recipe["compile_blocks"],
-    ]
-    return "".join(f", {each}" for each in told if each)
-
-
-def _in_words(recipe: dict[str, Any]) -> str:
-    optimizer = {"adam": "Adam", "sgd": "SGD"}[recipe["optimizer"]]
-    at_first = " at first" * (recipe["learning_rate_rule"] == "steps")
-    return (
-        f"{optimizer}, learning rate {recipe['learning_rate']:g}{at_first}, batches of {recipe['batch_size']}, "
-        f"weight decay {recipe['weight_decay']:g}, augmentation {recipe['augmentation']}, "
-        f"dropout p = {recipe['dropout_p']:g}, {recipe['precision']}{', compiled blocks' * recipe['compile_blocks']}"
-    )
 
 
 def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:

@@ -1,6 +1,8 @@
 """What the figures share: one look, a colour and a mark for each ordering, and files that are identical when equal."""
 
 import io
+import math
+import textwrap
 from itertools import cycle, islice
 
 import matplotlib
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lib.look import looks
 
+LETTERS_TO_AN_INCH = 13  # of a title, at most
 MARKERS = "oXsPDv^<>*"  # filled ones, which can be drawn hollow too
 
 
@@ -16,8 +19,15 @@ def figure(width: float, height: float, title: str) -> Figure:
     """An empty figure in the common look, in inches."""
     sns.set_theme(context="paper", style="whitegrid")
     empty = Figure(figsize=(width, height), layout="constrained")
-    empty.suptitle(title, fontsize=10, parse_math=False)  # a device may be called anything
+    lines = [_wrapped(line, int(width * LETTERS_TO_AN_INCH)) for line in title.splitlines()]
+    empty.suptitle("\n".join(lines), fontsize=10, parse_math=False)  # a device may be called anything
     return empty
+
+
+def _wrapped(line: str, most: int) -> str:
+    """A line in as few as hold so many letters each, of about the same length."""
+    lines = math.ceil(len(line) / most)
+    return textwrap.fill(line, min(most, len(line) // lines + 10)) if lines else line
 
 
 def colours(count: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 PyTorch's CPU dropout draws a random number for every value, one after the other: with p = 0.05 beside every layer of a
 deep net, a third of a training step or more. Which values are dropped is a Bernoulli process, so the gaps between them
-are geometric: drawing the gaps instead takes p times as many numbers, and is exact.
+are geometric: drawing the gaps instead takes p times as many numbers, and changes nothing else.
 """
 
 import math
@@ -43,8 +43,8 @@ def dropped_positions(count: int, p: float) -> torch.Tensor:
     """Where a Bernoulli process of probability 0 < p < 1 strikes among so many values: int64, rising.
 
     The gap before each strike is geometric: P(gap = k) = p (1-p)^k, as floor(ln(u) / ln(1-p)) is for uniform u in
-    (0, 1) (Devroye 1986, Sec. X.2). Drawn from PyTorch's global generator, with 32 bits to a gap: every probability is
-    right to 2^-32.
+    (0, 1) (Devroye 1986, Sec. X.2). Drawn from PyTorch's global generator, with 32 bits to a gap: the probability of
+    each length is right to 2^-32.
     """
     positions = _strikes(count, p)
     while len(positions) == 0 or positions[-1] < count - 1:  # the process may strike again before the end

@@ -12,8 +12,6 @@ TABLE_1: dict[tuple[str, int], dict[str, float]] = {
     ("bottleneck", 164): {"relu_ic_conv": 0.8218, "ic_conv_relu": 0.8455, "conv_relu_ic": 0.8498, "baseline": 0.8254},
 }
 
-DROPOUT_P = 0.05  # Sec. 2.1
-
 LAYERS_IN_RESIDUAL_UNIT = {"basic": 2, "bottleneck": 3}
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lib.card import NAME, RunCard
 from lib.errors import BadInput
+from lib.recipe import AT_TIMES, OF_THE_STUDY
 
 LAYERS = ("relu", "ic", "conv", "bn", "dropout")  # of which an ordering's name is made
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
@@ -57,12 +58,6 @@ class Strict(BaseModel):
     """No unknown keys, no text for numbers, no true for 1."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-RECIPE = (  # how all runs of a study are trained, for its report to tell
-    *("optimizer", "learning_rate", "learning_rate_rule", "batch_size", "weight_decay"),
-    *("augmentation", "dropout_p", "precision", "compile_blocks"),
-)
 
 
 class Network(Strict):
@@ -128,8 +123,16 @@ class Study(Strict):
         return {
             "runs": [card.name for card in self.cards()],
             **self.model_dump(include={"preset", "dataset", "train_images", "test_images", "epochs", "report"}),
-            "recipe": self.model_dump(include=set(RECIPE)),
+            "recipe": self._recipe(),
         }
+
+    def _recipe(self) -> dict[str, Any]:
+        """How the runs are trained, without what none of them uses."""
+        recipe: dict[str, Any] = {}
+        for key in (*OF_THE_STUDY, *AT_TIMES):
+            used = [value for card in self.cards() if (value := getattr(card, key)) is not None]
+            recipe |= {key: used[0]} if used else {}
+        return recipe
 
 
 def read_study(path: Path) -> Study:

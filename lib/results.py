@@ -1,6 +1,5 @@
 """plan/study.json and metrics/ -> the study's runs, checked to be of one study."""
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from lib.errors import BadInput
 from lib.files import read_json
 from lib.metrics import RunMetrics, read_metrics
 from lib.paper import ordering_name
+from lib.recipe import is_sound
 from lib.words import some
 
 
@@ -27,30 +27,17 @@ def read_study(path: Path) -> dict[str, Any]:
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
             and re.fullmatch(r"[a-z0-9_]+", study["preset"])
-            and _is_recipe(study["recipe"])
+            and is_sound(study["recipe"])
             and type(report["figure_dpi"]) is int
             and 50 <= report["figure_dpi"] <= 600
             and type(report["accuracy_from"]) in (int, float)
             and 0 <= report["accuracy_from"] < 1
         )
-    except (KeyError, TypeError):  # ordering_name() knows no other layers
+    except (KeyError, OverflowError, TypeError):  # ordering_name() knows no other layers
         sound = False
     if not sound:
         raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
     return study
-
-
-def _is_recipe(recipe: dict[str, Any]) -> bool:
-    """Whether a recipe can be told. Raises KeyError or TypeError where it lacks something or is none."""
-    numbers = [recipe[key] for key in ("learning_rate", "batch_size", "weight_decay", "dropout_p")]
-    return (
-        all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
-        and recipe["optimizer"] in ("adam", "sgd")
-        and recipe["learning_rate_rule"] in ("constant", "steps")
-        and recipe["augmentation"] in ("none", "crop_flip")
-        and recipe["precision"] in ("float32", "bfloat16")
-        and type(recipe["compile_blocks"]) is bool
-    )
 
 
 def comparisons_of(study: dict[str, Any]) -> int:

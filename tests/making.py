@@ -25,15 +25,3 @@ CARD = RunCard(
     learning_rate_rule="constant",
 )
 IC_CARD = dataclasses.replace(CARD, ordering="conv_relu_ic", dropout_p=0.05)
-
-RECIPE = {  # of the 2021 study, as plan/study.json tells the report of it
-    "optimizer": "adam",
-    "learning_rate": 0.001,
-    "learning_rate_rule": "constant",
-    "batch_size": 64,
-    "weight_decay": 0.0,
-    "augmentation": "none",
-    "dropout_p": 0.05,
-    "precision": "float32",
-    "compile_blocks": False,
-}

@@ -6,9 +6,9 @@ from typing import Any
 from lib import claims, table1
 from lib.metrics import EpochRecord, RunFacts, RunMetrics
 from lib.page import Page
+from lib.recipe import OF_THE_STUDY
 from stages import report
 from tests import runs
-from tests.making import RECIPE
 
 NETWORKS = runs.NETWORKS | {"a_network_with_a_long_name_of_its_own": ("basic", 1202), "small": ("bottleneck", 11)}
 ORDERINGS = [*runs.ORDERINGS, "relu_dropout_conv_relu_bn_conv_relu"]
@@ -44,7 +44,7 @@ def page_of(shown: list[RunMetrics], /, **study: Any) -> Page:
         "test_images": 10000,
         "epochs": shown[0].facts.epochs,
         "report": {"accuracy_from": 0.3},
-        "recipe": RECIPE,
+        "recipe": OF_THE_STUDY,
         "runs": [run.name for run in shown],
     }
     return report.page(told | study, shown, table1.rows(shown), claims.rows(shown))

@@ -34,9 +34,10 @@ from lib.device import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json
 from lib.metrics import EpochRecord, RunFacts, read_metrics, write_metrics
+from lib.recipe import OF_THE_STUDY
 from stages import download, plan, report, train
 from tests.making import CARD as MAKING
-from tests.making import IC_CARD, RECIPE
+from tests.making import IC_CARD
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CARD = dataclasses.replace(MAKING, epochs=3)
@@ -817,7 +818,7 @@ def write_study(bench: Bench, runs: dict[str, str], missing: tuple[str, ...] = (
     """plan/study.json of CARD and other runs, and metrics of those runs, by the PyTorch they were trained with."""
     names = [CARD.name, *(name for name in (*runs, *missing) if name != CARD.name)]
     settings = {"preset": "rehearsal", "dataset": "auto", "train_images": 64, "test_images": 40, "epochs": 3}
-    study = settings | {"runs": names, "report": {"figure_dpi": 50, "accuracy_from": 0.1}, "recipe": RECIPE}
+    study = settings | {"runs": names, "report": {"figure_dpi": 50, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
     Path("plan").mkdir(exist_ok=True)
     Path("plan", "study.json").write_bytes(canonical_json(study))
     for name, version in runs.items():

@@ -63,6 +63,16 @@ def test_one_seed_has_no_band_and_the_title_does_not_speak_of_one():
     assert figure._suptitle.get_text() == "title"
 
 
+def test_a_long_title_is_broken_into_lines_that_the_figure_holds():
+    title = "CIFAR-10, " + ", ".join(f"something unlike the study {place}" for place in range(9))
+    figure = figure4.draw(all_runs(), title, 0.1)
+    shown = figure._suptitle.get_text()
+    assert shown.count("\n") > 0 and shown.replace("\n", " ") == title
+    figure.draw_without_rendering()
+    extent = figure._suptitle.get_window_extent()
+    assert 0 <= extent.x0 and extent.x1 <= figure.bbox.x1
+
+
 def test_a_curve_is_the_mean_of_finished_runs_without_those_under_way():
     runs = [*arm_of([0.4, 0.5]), run_with([0.9, 0.9], seed=2, epochs=3)]
     (curve,) = [line for line in figure4.draw(runs, "title", 0.1).axes[0].get_lines() if len(line.get_xdata()) == 3]

@@ -1,12 +1,18 @@
 """lib/memory.py: what a step frees, the next one takes without asking the system."""
 
+import os
 import platform
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lib import memory
+
+ROOT = Path(__file__).parents[1]
 PAGES_PER_STEP = 40 * 2**21 // 4096  # of the tensors below
 
 
@@ -30,8 +36,9 @@ def faults_per_step(before: str) -> float:
             step()
         print((faults() - start) / 10)
     """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    return float(result.stdout)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that hands memory back")
@@ -40,9 +47,33 @@ def test_memory_that_was_freed_is_taken_again_without_page_faults() -> None:
     assert faults_per_step("keep_freed_memory()") < 0.01 * PAGES_PER_STEP
 
 
-def test_elsewhere_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib import memory
+@pytest.mark.parametrize(
+    ("largest", "told"),
+    [
+        (2**40, [("mmap", 2**30), ("trim", 2**31 - 1)]),
+        (2**25, [("mmap", 2**30), ("mmap", 2**25), ("trim", 2**31 - 1)]),
+        (0, [("mmap", 2**30), ("mmap", 2**25)]),  # trimming alone would make it worse
+    ],
+)
+def test_a_libc_is_told_to_keep_blocks_as_large_as_it_takes(
+    largest: int, told: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
 
+    def mallopt(key: int, value: int) -> int:
+        name = {memory.M_MMAP_THRESHOLD: "mmap", memory.M_TRIM_THRESHOLD: "trim"}[key]
+        asked.append((name, value))
+        return int(name == "trim" or value <= largest)
+
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    memory.keep_freed_memory()
+    assert asked == told
+
+
+def test_without_such_a_libc_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: SimpleNamespace())
+    memory.keep_freed_memory()
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("asked"))
     memory.keep_freed_memory()

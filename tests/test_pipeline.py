@@ -64,7 +64,7 @@ ARROWS = {
         "runs",
         "stopping",
     },
-    "plan": {"card"},
+    "plan": {"card", "recipe"},
     "compiled": {"resnet"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
@@ -73,8 +73,8 @@ ARROWS = {
     "training": {"checkpoint", "metrics", "recorded"},
     "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
-    "results": {"arms", "metrics", "paper", "words"},
-    "circumstances": {"commit", "metrics", "panels", "paper", "words"},
+    "results": {"arms", "metrics", "paper", "recipe", "words"},
+    "circumstances": {"commit", "metrics", "panels", "paper", "recipe", "words"},
     "arms": {"metrics"},
     "paired": {"arms", "metrics", "sample"},
     "power": {"paired"},
@@ -98,7 +98,7 @@ ARROWS = {
 }
 STANDARD_LIBRARY_ONLY = [
     *("arms", "card", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "lock"),
-    *("memory", "metrics", "node", "paper", "sample", "source", "stopping", "words"),
+    *("memory", "metrics", "node", "paper", "recipe", "sample", "source", "stopping", "words"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
 

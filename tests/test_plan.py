@@ -10,6 +10,7 @@ from dvc.utils.serialize import load_yaml
 
 from lib.errors import BadInput
 from lib.plan import _yaml_mapping, read_study
+from lib.recipe import AT_TIMES, OF_THE_STUDY, is_sound
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMS = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
@@ -155,11 +156,12 @@ def test_the_summary_names_the_runs_in_the_order_of_the_cards(tmp_path):
     assert study.summary()["runs"] == [card.name for card in study.cards()]
 
 
-def test_the_summary_tells_how_all_runs_are_trained(tmp_path):
-    study = study_of(tmp_path, PARAMS)
-    (card, *_) = (card for card in study.cards() if card.dropout_p is not None)
-    told = study.summary()["recipe"]
-    assert told and told == {key: getattr(card, key) for key in told}
+def test_the_summary_tells_how_the_runs_are_trained_and_nothing_that_none_of_them_uses(tmp_path):
+    assert study_of(tmp_path, PARAMS).summary()["recipe"] == OF_THE_STUDY
+    without = study_of(tmp_path, with_key("orderings", "[baseline, bn_relu_conv]")).summary()["recipe"]
+    assert OF_THE_STUDY.items() - without.items() == {("dropout_p", 0.05)}
+    other = study_of(tmp_path, with_key("preset", "original", with_key("optimizer", "sgd"))).summary()["recipe"]
+    assert set(other) == {*OF_THE_STUDY, *AT_TIMES} and is_sound(other)
 
 
 # ---- bad parameters: (key, its value, what the message says besides the key)

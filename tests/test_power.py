@@ -13,8 +13,8 @@ from lib.files import canonical_json
 from lib.metrics import write_metrics
 from lib.paired import Comparison, t_test
 from lib.power import MOST, POWER, measured, power, seeds_needed
+from lib.recipe import OF_THE_STUDY
 from lib.results import comparisons_of
-from tests.making import RECIPE
 from tools import power as tool
 
 
@@ -110,7 +110,7 @@ def project(tmp_path, monkeypatch, capsys):
         names = [f"{network}-{ordering}-{seed}" for network in NETWORKS for ordering in orderings for seed in range(3)]
         study = {"preset": "replication", "epochs": 3, "train_images": 500, "test_images": 100, "runs": names}
         (tmp_path / "plan").mkdir(exist_ok=True)
-        study |= {"report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": RECIPE}
+        study |= {"report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
         (tmp_path / "plan/study.json").write_bytes(canonical_json(study))
         for each in runs:
             write_metrics(tmp_path / f"metrics/{each.name}.json", each.facts, each.history)
