@@ -1,5 +1,6 @@
 """Figure 4: test accuracy against epoch, a panel per network, a curve per ordering."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -25,10 +26,11 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     runs = comparable(runs)
     panels = panels_of(runs)
     names = [ordering_name(ordering) for ordering in orderings_of(runs)]
-    rows = (len(panels) + 1) // 2
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
     band = "\nlines: mean over seeds; bands: one standard deviation each way" * (len(runs) > len(arms_of(runs)))
     figure = drawing.figure(9.0, 3.4 * rows + 0.9, title + band)
-    axes = figure.subplots(rows, 2, squeeze=False, sharey=True).flatten()
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for place, panel in enumerate(panels):
         _draw(axes[place], panel, names, legend=place == 0)
     for unused in axes[len(panels) :]:

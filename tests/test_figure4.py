@@ -36,6 +36,13 @@ def test_three_or_five_networks_get_as_many_panels():
     assert len(titles) == 3
 
 
+def test_one_network_has_the_figures_whole_width():
+    figure = figure4.draw([run for run in all_runs() if run.facts.network == "resnet110"], "title", 0.1)
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    assert panel.get_window_extent().width > 0.8 * figure.bbox.width
+
+
 def test_several_seeds_become_one_curve_with_a_band():
     runs = [run_of("resnet110", "baseline", seed, accuracy=0.4 + 0.1 * seed) for seed in (0, 1)]
     panel = figure4.draw(runs, "title", 0.1).axes[0]
