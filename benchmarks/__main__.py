@@ -47,29 +47,26 @@ def main() -> None:
     )
     parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES), help="all, if left out")
     parser.add_argument("--minutes", type=float, default=18, help="about how long it may take (default: 18)")
-    parser.add_argument("--compiled", action="store_true", help="on a GPU: also with compile_blocks: true")
     parser.add_argument("--quick", action="store_true", help="a trial on the smallest network; nothing is recorded")
     options = parser.parse_args()
     with errors_exit("benchmarks"):
         device = pick_device("auto")
-        if options.compiled and device.type == "cpu":
-            raise BadInput("--compiled is for a GPU, and PyTorch sees none here: leave it out")
-        jobs = trial(device, options.compiled) if options.quick else study(options.networks, device, options.compiled)
+        jobs = trial(device) if options.quick else study(options.networks, device)
         measure(jobs, device, minutes=0 if options.quick else options.minutes, quick=options.quick)
 
 
-def study(networks: Sequence[str], device: torch.device, compiled: bool) -> list[Job]:
+def study(networks: Sequence[str], device: torch.device) -> list[Job]:
     """Every network in two orderings; then the scale curve."""
     races = [Network(*SIZES[name], ordering) for name in networks for ordering in ORDERINGS]
     curve = [Network("basic", blocks, ORDERINGS[0]) for blocks in DEPTHS]
-    return [Job(each, competitors(device, compiled=compiled), False) for each in races] + [
+    return [Job(each, competitors(device), False) for each in races] + [
         Job(each, scaled(device), True) for each in curve
     ]
 
 
-def trial(device: torch.device, compiled: bool) -> list[Job]:
+def trial(device: torch.device) -> list[Job]:
     network = Network("basic", 1, ORDERINGS[0])
-    return [Job(network, competitors(device, compiled=compiled), False), Job(network, scaled(device), True)]
+    return [Job(network, competitors(device), False), Job(network, scaled(device), True)]
 
 
 def measure(jobs: Sequence[Job], device: torch.device, *, minutes: float, quick: bool) -> None:

@@ -142,7 +142,6 @@ def card_of(network: Network, precision: str, seed: int, data: Source, epochs: i
         test_images=data.test_images,
         augmentation="none",
         precision=precision,
-        compile_blocks=False,
         device="auto",
         epochs=epochs,
         batch_size=BATCH_SIZE,

@@ -47,7 +47,6 @@ class Contender:
     threads: int | None = None  # of each process; None: PyTorch's default
     runs: int = 1  # in each process
     recorded: bool = False  # whether steps on a GPU are
-    compiled: bool = False  # whether residual blocks are
 
     @property
     def side_by_side(self) -> int:
@@ -58,23 +57,17 @@ class Contender:
 PLAIN = Contender("plain loop", "plain", "float32")
 
 
-def competitors(device: torch.device, *, compiled: bool) -> list[Contender]:
-    """Those of a race: the plain loop, the best that plain PyTorch comes to, and the engine as it trains a study.
-
-    With `compiled` the last of them enters once more, its residual blocks compiled.
-    """
+def competitors(device: torch.device) -> list[Contender]:
+    """Those of a race: the plain loop, the best that plain PyTorch comes to, and the engine as it trains a study."""
     if device.type == "cuda":
-        entered = [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
-    else:
-        cores = study.at_once()
-        entered = [
-            PLAIN,
-            Contender("tuned loop", "tuned", "bfloat16", cores, 1),
-            Contender("ours, float32", "engine", "float32", cores, 1),
-            Contender("ours, bfloat16", "engine", "bfloat16", cores, 1),
-        ]
-    last = entered[-1]
-    return entered + [dataclasses.replace(last, name=f"{last.name}, compiled", compiled=True)] * compiled
+        return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
+    cores = study.at_once()
+    return [
+        PLAIN,
+        Contender("tuned loop", "tuned", "bfloat16", cores, 1),
+        Contender("ours, float32", "engine", "float32", cores, 1),
+        Contender("ours, bfloat16", "engine", "bfloat16", cores, 1),
+    ]
 
 
 def scaled(device: torch.device) -> list[Contender]:

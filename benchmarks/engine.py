@@ -8,7 +8,6 @@ import torch
 from benchmarks.stopwatch import Stopwatch
 from lib import training
 from lib.cifar10 import Batches
-from lib.compiled import compile_blocks
 from lib.resnet import ResNet
 
 AUGMENTATION = "crop_flip"  # the reference loops'
@@ -37,12 +36,8 @@ class Engine:
         precision: str,
         served: tuple[Batches, Batches],
         device: torch.device,
-        *,
-        compiled: bool = False,
     ) -> None:
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        if compiled:
-            compile_blocks(self.model)
         self.precision, self.device = precision, device
         self.train_set, self.test_set = served
         self.optimizer = training.make_optimizer(recipe(precision), self.model)

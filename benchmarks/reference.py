@@ -18,6 +18,7 @@ from benchmarks.stopwatch import Stopwatch
 from lib.cifar10 import DataSet, Split
 from lib.dropout import Dropout
 from lib.ic import IC
+from lib.resnet import ResNet
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # as such loops have them, of CIFAR-10
 LEARNING_RATE = 0.001
@@ -25,6 +26,8 @@ LEARNING_RATE = 0.001
 
 def plain(module: nn.Module) -> nn.Module:
     """The network, in place, made of PyTorch's layers only; its parameters stay what they are."""
+    if isinstance(module, ResNet):
+        module.fuses = False
     for name, child in module.named_children():
         if isinstance(child, IC):
             setattr(module, name, nn.Sequential(child.normalise, nn.Dropout(child.drop.p)))

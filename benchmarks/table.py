@@ -80,7 +80,7 @@ def speeds(races: Sequence[Race]) -> str:
     ways = {result.contender: way(result) for race in races for result in race.results}
     references = names(name for race in races for result in race.results for name in result.times_faster)
     by_contender = [{result.contender: result for result in race.results} for race in races]
-    # The last that every race has: not one that entered a few races, as the compiled one may.
+    # The last that every race has: a contender that failed in one is missing there.
     shared = [name for name in contenders if all(name in of for of in by_contender)]
     compared = (shared or contenders)[-1]
     rows = []

@@ -47,9 +47,7 @@ class Trainer:
             keep_freed_memory()
             make_deterministic()
             served = cifar10.served(data, BATCH_SIZE, device)
-            self.loops = [
-                Engine(model, contender.precision, served, device, compiled=contender.compiled) for model in models
-            ]
+            self.loops = [Engine(model, contender.precision, served, device) for model in models]
         else:
             loop = PlainLoop if contender.loop == "plain" else TunedLoop
             self.loops = [loop(model, source.folder, data, device) for model in models]

@@ -34,7 +34,6 @@ class RunCard:
     test_images: int
     augmentation: str
     precision: str
-    compile_blocks: bool
     device: str
     epochs: int
     batch_size: int

@@ -23,18 +23,20 @@ class Circumstances:
     device: str  # "cpu", or the GPU's name
     instructions: str | None = None  # of a CPU: the widest vector instructions PyTorch uses, as "AVX512"
     threads: int | None = None  # of a CPU: among how many sums are split
+    layers: str | None = None  # of a GPU: "fused" or "one by one"
 
     def __str__(self) -> str:
         cpu = f" ({self.instructions}, {self.threads} thread{'s' * (self.threads != 1)})" if self.threads else ""
-        return f"PyTorch {self.torch} on {self.device}{cpu}"
+        layers = f" (layers {self.layers})" if self.layers else ""
+        return f"PyTorch {self.torch} on {self.device}{cpu}{layers}"
 
 
-def circumstances(device: torch.device) -> Circumstances:
-    """Those of this process on that device."""
+def circumstances(device: torch.device, *, fused: bool = False) -> Circumstances:
+    """Those of this process on that device, and whether layers are fused there."""
     version = str(torch.__version__)  # it is of a class of its own, which a checkpoint could not hold
     if device.type == "cpu":
         return Circumstances(version, "cpu", torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
-    return Circumstances(version, torch.cuda.get_device_name(device))
+    return Circumstances(version, torch.cuda.get_device_name(device), layers="fused" if fused else "one by one")
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -70,19 +72,13 @@ def failures_explained(batch_size: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        compiling = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
-        if not isinstance(error, RuntimeError | MemoryError) and not compiling:
+        if not isinstance(error, RuntimeError | MemoryError):
             raise
         text = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
                 "larger machine, or lower batch_size in params.yaml, which changes the result"
-            ) from None
-        if compiling:
-            raise BadInput(
-                f"compiling the network's blocks failed ({text}): mend what it says, or set compile_blocks: false "
-                "in params.yaml, which changes the result"
             ) from None
         if DEVICE_LOST.search(text):
             raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error

@@ -89,7 +89,6 @@ class Study(Strict):
     learning_rate_steps: Annotated[list[Count], AfterValidator(ascending)]
     learning_rate_factor: Annotated[float, Field(gt=0, le=1)]
     precision: Literal["float32", "bfloat16"]
-    compile_blocks: bool
     device: Literal["auto", "cpu", "cuda"]
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(distinct)]
     networks: Annotated[dict[Name, Network], Field(min_length=1)]

@@ -14,7 +14,6 @@ OF_THE_STUDY: dict[str, Any] = {
     "augmentation": "none",
     "dropout_p": 0.05,
     "precision": "float32",
-    "compile_blocks": False,
 }
 # Of some recipes only: of SGD, and of the rule "steps".
 AT_TIMES = ("momentum", "learning_rate_steps", "learning_rate_factor")
@@ -32,7 +31,7 @@ def departures(recipe: dict[str, Any]) -> list[str]:
 
 
 def _words(recipe: dict[str, Any]) -> dict[str, str]:
-    """By key; nothing of dropout where no run has any, and nothing of compiling where there was none."""
+    """By key; nothing of dropout where no run has any."""
     momentum = f" with momentum {recipe['momentum']:g}" if "momentum" in recipe else ""
     optimizer = {"adam": "Adam", "sgd": "SGD"}.get(recipe["optimizer"], recipe["optimizer"])
     words = {
@@ -49,8 +48,6 @@ def _words(recipe: dict[str, Any]) -> dict[str, str]:
         words["learning_rate_rule"] = f"times {recipe['learning_rate_factor']:g} after epochs ({after})"
     if "dropout_p" in recipe:
         words["dropout_p"] = f"dropout p = {recipe['dropout_p']:g}"
-    if recipe["compile_blocks"]:
-        words["compile_blocks"] = "compiled blocks"
     return words
 
 
@@ -64,6 +61,5 @@ def is_sound(recipe: dict[str, Any]) -> bool:
         all(type(number) in (int, float) and 0 <= number < math.inf and float(number) == number for number in numbers)
         and all(re.fullmatch(r"[a-z0-9_]+", name) for name in names)
         and all(type(count) is int and 0 < count < 10**9 for count in [recipe["batch_size"], *steps])
-        and type(recipe["compile_blocks"]) is bool
         and ("learning_rate_steps" in recipe) == ("learning_rate_factor" in recipe)
     )

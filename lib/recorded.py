@@ -46,7 +46,7 @@ class RecordedStep:
         shared = default.graphsafe_get_state()
         # The recording's own random numbers: with the shared ones a run would depend on those trained beside it.
         self.random = default.clone_state()
-        before = [each.clone() for each in self.state()]
+        before = [each.detach().clone() for each in self.state()]
         try:
             default.graphsafe_set_state(self.random)
             for _ in range(WARM_UP_STEPS):
@@ -55,8 +55,9 @@ class RecordedStep:
         finally:
             default.graphsafe_set_state(shared)
         made = self.state()[len(before) :]  # by the first step: an optimizer's moments, which begin at zero
-        for tensor, value in zip(self.state(), [*before, *map(torch.zeros_like, made)], strict=True):
-            tensor.copy_(value)
+        with torch.no_grad():
+            for tensor, value in zip(self.state(), [*before, *map(torch.zeros_like, made)], strict=True):
+                tensor.copy_(value)
 
     def _captured(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()

@@ -4,12 +4,15 @@ He et al. 2015 (Sec. 4.2) for the family, the 2021 study (Sec. 2, Fig. 2b) for t
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
+from lib import fusion
 from lib.dropout import Dropout
+from lib.fusion import Pass
 from lib.ic import IC
 
 STAGE_WIDTHS = (16, 32, 64)  # feature maps of the three stages, at 32x32, 16x16 and 8x8 (Sec. 2)
@@ -94,8 +97,12 @@ class Block(nn.Module):
             self.short_connection = unit(ordering.short_connection, projection, dropout_p)
         self.after_addition = nn.Sequential(*(LAYERS[layer](channels, dropout_p) for layer in ordering.after_addition))
 
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.after_addition(self.branch(maps) + self.short_connection(maps))
+    def forward(self, maps: torch.Tensor, fusing: Pass | None = None) -> torch.Tensor:
+        if fusing is None:
+            return self.after_addition(self.branch(maps) + self.short_connection(maps))
+        short = fusing.through(maps, *self.short_connection.children())  # none of an identity
+        units = itertools.chain.from_iterable(unit.children() for unit in self.branch.children())
+        return fusing.through(maps, *units, short, *self.after_addition)
 
 
 class ResNet(nn.Module):
@@ -122,10 +129,17 @@ class ResNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.classifier = nn.Linear(channels, classes)
+        self.fuses = True  # on a GPU, in train mode
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        maps = self.stages(self.stem(images))
+        if self.fuses and self.training and images.is_cuda and fusion.works():
+            fusing = fusion.Pass(self, images.device)
+            maps = fusing.through(images, *self.stem)
+            for block in itertools.chain.from_iterable(stage.children() for stage in self.stages.children()):
+                maps = block(maps, fusing)
+        else:
+            maps = self.stages(self.stem(images))
         return self.classifier(maps.mean(dim=(2, 3)))
 
 

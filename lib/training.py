@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib import recorded
+from lib import lowered, recorded
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
@@ -94,7 +94,10 @@ def forward(model: nn.Module, batch: Batch, precision: str) -> tuple[torch.Tenso
     images, labels = batch
     mixed = precision != "float32"
     with torch.autocast(images.device.type, dtype=PRECISIONS[precision], enabled=mixed):
-        logits = model(images)
+        if mixed and images.is_cuda and torch.is_grad_enabled():
+            logits = lowered.forward(model, images, PRECISIONS[precision])
+        else:
+            logits = model(images)
     return functional.cross_entropy(logits.float(), labels), logits
 
 

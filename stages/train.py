@@ -11,15 +11,16 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from lib import cifar10, source, training
+from lib import cifar10, fusion, source, training
 from lib.card import RunCard, place_in_study
 from lib.checkpoint import Checkpoints, Snapshot
-from lib.compiled import compile_blocks
 from lib.device import circumstances, failures_explained, make_deterministic, pick_device
 from lib.errors import errors_exit
 from lib.files import require_room, require_writable, write_whole
@@ -34,10 +35,13 @@ ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run's
     "lib/card.py",
     "lib/cifar10.py",
-    "lib/compiled.py",
+    "lib/convolved.py",
     "lib/device.py",
     "lib/dropout.py",
+    "lib/fused.py",
+    "lib/fusion.py",
     "lib/ic.py",
+    "lib/lowered.py",
     "lib/recorded.py",
     "lib/resnet.py",
     "lib/training.py",
@@ -56,17 +60,29 @@ def main() -> None:
         stop.listen()
         keep_freed_memory()
         cards = [(RunCard.read(path), *place_in_study(path)) for path in paths]
-        shared = Shared(stop)
+        shared = Shared(stop, len(cards))
         in_turns({card.name: train(card, place, study, shared) for card, place, study in cards})
 
 
 class Shared:
-    """What the runs of this process have in common: an end, and the images in memory."""
+    """What the runs of this process have in common: an end, the images in memory, and time."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: Stop, runs: int) -> None:
         self.stop = stop
         self.data = functools.cache(cifar10.load)
         self.served = functools.cache(cifar10.served)
+        self.threads = ThreadPoolExecutor(runs) if runs > 1 else None
+
+    def meanwhile(self, do: Callable[[Snapshot], None], snapshot: Snapshot) -> Iterator[None]:
+        """Do it while the other runs go on, if there are any: a GPU would stand idle."""
+        if self.threads is None:
+            do(snapshot)
+            return
+        doing = self.threads.submit(do, snapshot)
+        while not doing.done():
+            time.sleep(0.001)  # else runs that all wait would keep the threads from working
+            yield
+        doing.result()
 
 
 def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> Iterator[None]:
@@ -93,7 +109,7 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
             for after_step in steps(card, data, model, done, progress, shared):
                 if after_step is not None:  # the step was an epoch's last
                     snapshot = after_step
-                    checkpoints.save(snapshot)
+                    yield from shared.meanwhile(checkpoints.save, snapshot)
                     write_metrics(metrics, facts_of(card, data, model, snapshot), snapshot.history)
                     progress.epoch(snapshot.history[-1])
                 yield
@@ -120,7 +136,7 @@ def steps(
     """Train the epochs that are not done yet on the card's device: a snapshot after each, None after other steps."""
     device = pick_device(card.device)
     make_deterministic(done.circumstances[-1] if done else None)
-    start = Snapshot.of_start(done, circumstances(device))
+    start = Snapshot.of_start(done, circumstances(device, fused=device.type == "cuda" and fusion.works()))
     print(f"{progress.title}  trained by {start.circumstances[-1]}", flush=True)
     train_set, test_set = shared.served(data, card.batch_size, device)
     model.to(device).to(memory_format=torch.channels_last)  # the layout of the batches
@@ -128,8 +144,6 @@ def steps(
     if device.type == "cpu":
         step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
         progress.warn_if_slow(step, (card.epochs - start.epoch) * len(train_set) // card.batch_size)
-    if card.compile_blocks:
-        compile_blocks(model)
 
     def train_batches(epoch: int) -> Iterator[training.Batch]:
         batches = train_set.shuffled(card.seed_for("order", epoch), card.augmentation)

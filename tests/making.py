@@ -15,7 +15,6 @@ CARD = RunCard(
     test_images=40,
     augmentation="crop_flip",
     precision="float32",
-    compile_blocks=False,
     device="cpu",
     epochs=2,
     batch_size=16,

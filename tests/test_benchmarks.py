@@ -100,10 +100,8 @@ def test_the_networks_are_the_studys():
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_plain_loop_comes_first_and_has_all_cores(device, compiled):
-    first, *others = competitors(torch.device(device), compiled=compiled)
-    assert [each.compiled for each in others] == [False] * (len(others) - compiled) + [True] * compiled
+def test_the_plain_loop_comes_first_and_has_all_cores(device):
+    first, *others = competitors(torch.device(device))
     assert (first.loop, first.precision, first.processes, first.threads) == ("plain", "float32", 1, None)
     assert others[-1].loop == "engine"
     assert len({each.name for each in [first, *others]}) == len(others) + 1

@@ -1,29 +1,30 @@
-"""What only a GPU can show: the recorded step is the plain one, and a run beside others is the run alone.
+"""What only a GPU can show: fused layers are near PyTorch's, the recorded step is the plain one, a run beside others is
+the run alone, and a resumed one the uninterrupted one.
 
-Run by `pytest -m gpu` on a machine with one; each run is a process, as a user starts it.
+Run by `pytest -m gpu` on a machine with one.
 """
 
 import dataclasses
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from lib import fusion, recorded
 from lib.card import RunCard
 from lib.metrics import EpochRecord, read_metrics
-from lib.recorded import SWITCH
+from lib.stopping import Stop
+from lib.turns import in_turns
+from stages.train import Shared
+from stages.train import train as training_of
 from tests.making import IC_CARD
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
 ]
-ROOT = Path(__file__).parents[1]
 CARD = dataclasses.replace(IC_CARD, device="cuda", train_images=72, epochs=3)  # 4 batches of 16 and one of 8
 CARDS = [
     dataclasses.replace(
@@ -34,27 +35,51 @@ CARDS = [
 ]
 
 
-def train(*cards: RunCard, record: bool = True) -> dict[str, bytes]:
+@pytest.fixture(autouse=True)
+def no_restart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A recording that fails would start this process anew, tests and all; what one test decides is not the next's."""
+
+    def fail(error: RuntimeError) -> None:
+        raise AssertionError("recording a step failed") from error
+
+    monkeypatch.setattr(recorded, "_restart_without", fail)
+    fusion.works.cache_clear()
+    yield
+    fusion.works.cache_clear()
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(fusion.SWITCH, "0")
+
+
+def train(*cards: RunCard) -> dict[str, bytes]:
     """Train cards anew, side by side; what they wrote."""
     for folder in ("checkpoints", "metrics", "models"):
         shutil.rmtree(folder, ignore_errors=True)
-    return go_on(*cards, record=record)
+    return go_on(*cards)
 
 
-def go_on(*cards: RunCard, record: bool = True) -> dict[str, bytes]:
-    paths = [Path("plan", f"{card.name}.json") for card in cards]
-    for card, path in zip(cards, paths, strict=True):
-        card.write(path)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), SWITCH: str(int(record))}
-    command = [sys.executable, "-m", "stages.train", *map(str, paths)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "recording a step failed" not in result.stderr
+def go_on(*cards: RunCard) -> dict[str, bytes]:
+    shared = Shared(Stop(), len(cards))
+    in_turns({card.name: training_of(card, 1, [card], shared) for card in cards})
     return {str(path): path.read_bytes() for path in [*Path("metrics").iterdir(), *Path("models").iterdir()]}
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch, *cards: RunCard) -> dict[str, bytes]:
+    """The same, and no step is recorded."""
+    with monkeypatch.context() as patch:
+        patch.setenv(recorded.SWITCH, "0")
+        return train(*cards)
 
 
 def history(card: RunCard) -> tuple[EpochRecord, ...]:
     return read_metrics(Path("metrics", f"{card.name}.json")).history
+
+
+def losses(card: RunCard) -> list[float]:
+    train(card)
+    return [record.train_loss for record in history(card)]
 
 
 def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
@@ -62,57 +87,68 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
     return [name for name in sorted(one | other) if one.get(name) != other.get(name)]
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
+def test_layers_are_fused_here(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(CARD)
+    assert "(layers fused)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_recorded_step_is_the_plain_step_to_the_bit(precision: str, compiled: bool, workplace: Path) -> None:
-    cards = [dataclasses.replace(card, precision=precision, compile_blocks=compiled) for card in CARDS]
-    assert not differing(train(*cards), train(*cards, record=False))
+def test_a_recorded_step_is_the_plain_step_to_the_bit(
+    precision: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = [dataclasses.replace(card, precision=precision) for card in CARDS]
+    assert not differing(train(*cards), plainly(monkeypatch, *cards))
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_so_it_is_with_layers_one_by_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [dataclasses.replace(card, precision="bfloat16") for card in CARDS[::2]]
+    assert not differing(train(*cards), plainly(monkeypatch, *cards))
 
 
 @pytest.mark.parametrize("change", [{"optimizer": "sgd", "momentum": 0.9}, {"weight_decay": 0.1}], ids=str)
-def test_so_it_is_with_other_recipes_and_a_rate_that_drops(change: dict[str, object], workplace: Path) -> None:
+def test_so_it_is_with_other_recipes_and_a_rate_that_drops(
+    change: dict[str, object], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rate = {"learning_rate_rule": "steps", "learning_rate_steps": (1, 2), "learning_rate_factor": 0.1}
     card = dataclasses.replace(CARD, **rate, **change)
-    assert not differing(train(card), train(card, record=False))
+    assert not differing(train(card), plainly(monkeypatch, card))
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
-def test_a_run_beside_others_is_the_run_alone(compiled: bool, workplace: Path) -> None:
-    cards = [dataclasses.replace(card, compile_blocks=compiled) for card in CARDS]
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_beside_others_is_the_run_alone(precision: str, workplace: Path) -> None:
+    cards = [dataclasses.replace(card, precision=precision) for card in CARDS]
     together = train(*cards)
-    for card in (cards[0], cards[3], cards[4], cards[7]):  # each ordering, both blocks; every process starts anew
+    for card in (cards[0], cards[3], cards[4], cards[7]):  # each ordering, both blocks
         alone = train(card)
         assert not differing(alone, {name: together[name] for name in alone})
 
 
-@pytest.mark.parametrize(
-    ("record", "compiled"), [(True, False), (False, False), (True, True)], ids=["recorded", "plain", "compiled"]
-)
-def test_a_resumed_run_is_the_uninterrupted_one(record: bool, compiled: bool, workplace: Path) -> None:
-    card = dataclasses.replace(CARD, compile_blocks=compiled)
-    straight = train(card, record=record)
-    train(dataclasses.replace(card, epochs=1), record=record)
-    assert not differing(go_on(card, record=record), straight)
+@pytest.mark.parametrize("record", [True, False], ids=["recorded", "plain"])
+def test_a_resumed_run_is_the_uninterrupted_one(record: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(recorded.SWITCH, str(int(record)))
+    straight = train(CARD)
+    train(dataclasses.replace(CARD, epochs=1))
+    assert not differing(go_on(CARD), straight)
 
 
 def test_a_gpu_learns_what_a_cpu_learns(workplace: Path) -> None:
     """Their dropout draws differ, so without it; sums are rounded in another order."""
-    card = dataclasses.replace(CARD, ordering="baseline", dropout_p=None)
-    train(card)
-    there = history(card)
-    train(dataclasses.replace(card, device="cpu"))
-    for one, other in zip(there, history(card), strict=True):
-        assert one.train_loss == pytest.approx(other.train_loss, rel=2e-3)
+    for block in ("basic", "bottleneck"):
+        card = dataclasses.replace(CARD, block=block, ordering="baseline", dropout_p=None)
+        assert losses(card) == pytest.approx(losses(dataclasses.replace(card, device="cpu")), rel=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("change", "tolerance"), [({"precision": "bfloat16"}, 0.05), ({"compile_blocks": True}, 2e-3)], ids=str
-)
-def test_the_quick_paths_stay_near_plain_float32(change: dict[str, Any], tolerance: float, workplace: Path) -> None:
-    """Without dropout, which compiled blocks draw otherwise."""
-    losses = []
-    for changes in ({}, change):
-        card = dataclasses.replace(CARD, ordering="baseline", dropout_p=None, **changes)
-        train(card)
-        losses.append([record.train_loss for record in history(card)])
-    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bfloat16", 0.05)])
+def test_fused_layers_stay_near_pytorchs_in_float32(
+    precision: str, tolerance: float, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, which they draw otherwise."""
+    for ordering in ("baseline", "relu_bn_conv", "conv_relu_bn"):
+        card = dataclasses.replace(CARD, ordering=ordering, dropout_p=None)
+        found = losses(dataclasses.replace(card, precision=precision))
+        with monkeypatch.context() as patch:
+            patch.setenv(fusion.SWITCH, "0")
+            fusion.works.cache_clear()
+            assert found == pytest.approx(losses(card), rel=tolerance)
+        fusion.works.cache_clear()

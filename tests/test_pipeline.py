@@ -26,8 +26,8 @@ ARROWS = {
         "card",
         "checkpoint",
         "cifar10",
-        "compiled",
         "device",
+        "fusion",
         "memory",
         "metrics",
         "progress",
@@ -65,12 +65,12 @@ ARROWS = {
         "stopping",
     },
     "plan": {"card", "recipe"},
-    "compiled": {"resnet"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
-    "resnet": {"dropout", "ic"},
+    "fusion": {"convolved", "fused", "ic"},
+    "resnet": {"dropout", "fusion", "ic"},
     "ic": {"dropout"},
-    "training": {"checkpoint", "metrics", "recorded"},
+    "training": {"checkpoint", "lowered", "metrics", "recorded"},
     "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
     "results": {"arms", "metrics", "paper", "recipe", "words"},
@@ -100,7 +100,7 @@ STANDARD_LIBRARY_ONLY = [
     *("arms", "card", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "lock"),
     *("memory", "metrics", "node", "paper", "recipe", "sample", "source", "stopping", "words"),
 ]
-WHERE_TRAINING_RUNS = {"torch", "torchvision", "numpy", "tqdm"}  # what a GPU machine without DVC has
+WHERE_TRAINING_RUNS = {"torch", "torchvision", "triton", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
 
 def path_of(module: str) -> Path:

@@ -27,7 +27,7 @@ def test_the_studys_recipe_in_full() -> None:
         ({"weight_decay": 0.0001}, ["weight decay 0.0001"]),
         ({"augmentation": "crop_flip"}, ["augmentation crop_flip"]),
         ({"dropout_p": 0.1}, ["dropout p = 0.1"]),
-        ({"precision": "bfloat16", "compile_blocks": True}, ["bfloat16", "compiled blocks"]),
+        ({"precision": "bfloat16", "batch_size": 32}, ["batches of 32", "bfloat16"]),
     ],
 )
 def test_what_is_unlike_the_study_is_told_and_nothing_else(unlike: dict[str, Any], words: list[str]) -> None:
@@ -55,7 +55,6 @@ def test_where_no_run_has_dropout_none_is_told_of() -> None:
         *({"learning_rate": value} for value in (-1, float("inf"), float("nan"), "0.1", True)),
         *({"batch_size": value} for value in (0, 0.5, "64")),
         *({"optimizer": value} for value in ("", "a\nb")),
-        {"compile_blocks": 1},
         {"learning_rate_steps": [0.5], "learning_rate_factor": 0.1},
         {"learning_rate_steps": [80]},
     ],

@@ -1,0 +1,29 @@
+"""A network's weights in a lower precision, all at once: autocast takes a kernel for each, forward and backward."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Lowered(torch.autograd.Function):
+    """Tensors in a lower precision; their gradients come back in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        low = [torch.empty_like(each, dtype=dtype) for each in tensors]
+        torch._foreach_copy_(low, tensors)
+        return tuple(low)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        whole = [torch.empty_like(each, dtype=torch.float32) for each in gradients]
+        torch._foreach_copy_(whole, gradients)
+        return None, *whole
+
+
+def forward(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The model's output under autocast, with its convolutions' weights lowered beforehand; the same numbers."""
+    weights = {name: each for name, each in model.named_parameters() if each.dim() == 4}
+    low = Lowered.apply(dtype, *weights.values())
+    return torch.func.functional_call(model, dict(zip(weights, low, strict=True)), (images,))

@@ -1,0 +1,198 @@
+"""Kernels of our own against float64, by Triton's interpreter where there is no GPU: lib/fused.py and lib/convolved.py,
+and lib/fusion.py, which leads a network through them.
+"""
+
+import copy
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lib import fusion
+from lib.resnet import ResNet
+
+ROOT = Path(__file__).parents[1]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+here = pytest.mark.skipif(not INTERPRETED and DEVICE.type == "cpu", reason="takes a GPU, or Triton's interpreter")
+SHAPES = [(2, 16, 8, 8), (3, 32, 5, 7)] if DEVICE.type == "cpu" else [(64, 16, 32, 32), (5, 64, 15, 9)]
+# p, ReLU before, something added, ReLU after
+UNITS = {
+    "relu ic": (0.05, True, False, False),
+    "ic": (0.3, False, False, False),
+    "bn relu": (0.0, False, False, True),
+    "bn, residual, relu": (0.0, False, True, True),
+    "relu ic, residual": (0.05, True, True, False),
+    "everything": (0.5, True, True, True),
+}
+
+
+@pytest.mark.skipif(INTERPRETED or DEVICE.type == "cuda", reason="it is interpreted, or a GPU runs it, already")
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch came without Triton")
+def test_the_kernels_by_tritons_interpreter() -> None:
+    """In a process of its own: Triton asks for this variable when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", __file__]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    assert " passed" in run.stdout
+
+
+def random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    values = (torch.randn(shape, device=DEVICE) * 2 + 1.5).to(dtype)
+    return values.to(memory_format=torch.channels_last).requires_grad_()
+
+
+def some_norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, device=DEVICE)
+    with torch.no_grad():
+        for each, low, high in ((norm.weight, -2, 2), (norm.bias, -1, 1)):
+            each.uniform_(low, high)
+        norm.running_mean.normal_()  # type: ignore[union-attr]
+        norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    return norm
+
+
+@functools.cache
+def counter() -> torch.Tensor:
+    return torch.zeros(1, dtype=torch.int32, device=DEVICE)
+
+
+def kept(shape: tuple[int, ...], drawn: tuple) -> torch.Tensor:
+    """Which values dropout keeps: normalised with weight 0 and bias 1, all others are ones."""
+    from lib.fused import Drawn, normalised
+
+    norm = nn.BatchNorm2d(shape[1], device=DEVICE)
+    nn.init.zeros_(norm.weight)
+    nn.init.ones_(norm.bias)
+    return normalised(random(shape, torch.float32), norm, counter(), Drawn(*drawn)) != 0
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_and_its_gradients_are_those_of_float64(unit: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    from lib.fused import Drawn, normalised
+
+    torch.manual_seed(1)
+    p, relu, adds, relu_after = UNITS[unit]
+    norm = some_norm(shape[1])
+    exact = nn.BatchNorm2d(shape[1], device=DEVICE).double()
+    exact.load_state_dict(norm.state_dict())
+    x, added, dy = random(shape, dtype), random(shape, dtype) if adds else None, random(shape, dtype).detach()
+    drawn = (p, torch.tensor([2**40 + 7], device=DEVICE), 3)
+
+    y = normalised(x, norm, counter(), Drawn(*drawn), relu=relu, added=added, relu_after=relu_after)
+    y.backward(dy)
+    assert int(counter()) == 0
+    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+
+    x64, added64 = x.detach().double().requires_grad_(), added.detach().double().requires_grad_() if adds else None
+    y64 = exact(x64.relu() if relu else x64) * (kept(shape, drawn) / (1 - p) if p else 1)
+    y64 = y64 + added64 if added64 is not None else y64
+    # Where rounding moved a value across zero the gradients differ altogether: the ReLU's decision is taken as it is.
+    y64.backward(dy.double() * (y.detach() > 0) if relu_after else dy.double())
+    pairs = {"y": (y, y64.relu() if relu_after else y64), "x": (x.grad, x64.grad)}
+    pairs |= {name: (each.grad, dict(exact.named_parameters())[name].grad) for name, each in norm.named_parameters()}
+    pairs |= {name: (getattr(norm, name), getattr(exact, name)) for name in ("running_mean", "running_var")}
+    if adds:
+        pairs["added"] = (added.grad, added64.grad)
+    for name, (found, right) in pairs.items():
+        distance = (found.double() - right).norm() / right.norm()
+        in_maps = name in ("y", "x", "added")
+        assert distance < (5e-3 if dtype == torch.bfloat16 and in_maps else 2e-5), (name, float(distance))
+
+
+@here
+@pytest.mark.parametrize("shape", [(3, 16, 9, 9), (2, 32, 6, 5), (1, 64, 3, 3), (2, 16, 1, 2)], ids=str)
+def test_a_convolution_and_its_gradients_are_those_of_float64(shape: tuple[int, ...]) -> None:
+    from lib.convolved import convolved
+
+    torch.manual_seed(1)
+    dtype = torch.float16 if INTERPRETED else torch.bfloat16  # the interpreter cannot multiply matrices of bfloat16
+    x, dy, weights = random(shape, dtype), random(shape, dtype).detach(), random((shape[1], shape[1], 3, 3), dtype)
+    y = convolved(x, weights)
+    y.backward(dy)
+    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+
+    x64, weights64 = (each.detach().double().requires_grad_() for each in (x, weights))
+    y64 = nn.functional.conv2d(x64, weights64, padding=1)
+    y64.backward(dy.double())
+    for found, right in ((y, y64), (x.grad, x64.grad), (weights.grad, weights64.grad)):
+        assert (found.double() - right).norm() < (5e-3 if dtype == torch.bfloat16 else 5e-4) * right.norm()
+
+
+@here
+@pytest.mark.parametrize("p", [0.01, 0.05, 0.5, 0.9])
+def test_dropout_strikes_with_its_probability_and_independently(p: float) -> None:
+    shape = (4, 16, 16, 16) if DEVICE.type == "cpu" else (64, 16, 32, 32)
+    seeds = [torch.tensor([seed], device=DEVICE) for seed in (5, 6)]
+    draws = [kept(shape, (p, seeds[0], 0)), kept(shape, (p, seeds[0], 1)), kept(shape, (p, seeds[1], 0))]
+    count = draws[0].numel()
+    for draw in draws:
+        assert abs(draw.sum() - count * (1 - p)) < 5 * (count * p * (1 - p)) ** 0.5
+        neighbours = (~draw[..., 1:] & ~draw[..., :-1]).double()
+        assert abs(neighbours.mean() - p * p) < 6 * p / count**0.5
+    for other in draws[1:]:  # of another layer, of another step
+        both = (~draws[0] & ~other).double()
+        assert abs(both.mean() - p * p) < 6 * p / count**0.5
+    assert torch.equal(draws[0], kept(shape, (p, seeds[0], 0)))
+
+
+@here
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize(
+    "ordering", ["baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "bn_relu_conv", "conv_ic_dropout"]
+)
+def test_a_network_led_through_fused_layers_is_the_network(
+    ordering: str, block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its logits, gradients and buffers in float64; dropout with so small a probability that it hits nothing."""
+    torch.manual_seed(1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    network = ResNet(block, 1, ordering, dropout_p=1e-9).to(DEVICE).to(memory_format=torch.channels_last)
+    images, labels = torch.randn(4, 3, 16, 16, device=DEVICE), torch.arange(4, device=DEVICE)
+    twin = copy.deepcopy(network).double()
+    twin.fuses = False
+    fused = led_through(network, images)
+    plain = twin(images.double())
+    for logits in (fused, plain):
+        nn.functional.cross_entropy(logits, labels).backward()
+
+    def all_of(net: nn.Module, logits: torch.Tensor) -> list[torch.Tensor]:
+        return [logits, *(each.grad for each in net.parameters() if each.grad is not None), *net.buffers()]
+
+    for one, other in zip(all_of(network, fused), all_of(twin, plain), strict=True):
+        distance, size = (one.double() - other).norm(), other.double().norm()
+        assert distance <= 1e-2 * size + 1e-4  # a ReLU near zero may decide otherwise after rounding
+
+
+def led_through(network: ResNet, images: torch.Tensor) -> torch.Tensor:
+    """As the network does it on a GPU."""
+    fusing = fusion.Pass(network, images.device)
+    maps = fusing.through(images, *network.stem.children())
+    for stage in network.stages.children():
+        for block in stage.children():
+            maps = block(maps, fusing)
+    return network.classifier(maps.mean(dim=(2, 3)))
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="here it works")
+def test_where_triton_fails_one_line_says_so_and_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fusion.works.cache_clear()
+    assert not fusion.works() and not fusion.works()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train: fusing layers failed (") and line.endswith("goes on layer by layer, slower")
+    fusion.works.cache_clear()
+    monkeypatch.setenv(fusion.SWITCH, "0")
+    assert not fusion.works()
+    assert not capsys.readouterr().err
+    fusion.works.cache_clear()
