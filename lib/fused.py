@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import nn
 
 TILE = 4096  # values that a program holds at a time
+WARPS = 4  # of a program
 PROGRAMS = 512  # at most, that gather statistics side by side
 PHILOX_ROUNDS = 7  # of the generator's 10; 7 pass all of BigCrush (Salmon et al. 2011, Table 2)
 
@@ -239,11 +240,20 @@ class Normalised(torch.autograd.Function):
         programs, chunk, partial = _split(x, rows, channels)
         _statistics[(programs,)](
             x, partial, counter, saved, norm.running_mean, norm.running_var, norm.momentum, norm.eps, rows, chunk,
-            relu, channels, tile,
+            relu, channels, tile, num_warps=WARPS,
         )  # fmt: skip
         switches = (relu, drawn.p > 0, relu_after, added is not None, channels, tile, PHILOX_ROUNDS)
         _forward[(triton.cdiv(rows, tile),)](
-            x, y, x if added is None else added, saved, weight, bias, *drawn.arguments(), rows, *switches
+            x,
+            y,
+            x if added is None else added,
+            saved,
+            weight,
+            bias,
+            *drawn.arguments(),
+            rows,
+            *switches,
+            num_warps=WARPS,
         )
         ctx.save_for_backward(x, y if relu_after else None, weight, saved)
         ctx.counter, ctx.drawn, ctx.switches = counter, drawn.arguments(), switches
@@ -260,11 +270,23 @@ class Normalised(torch.autograd.Function):
         programs, chunk, partial = _split(x, rows, channels)
         y = x if y is None else y
         _gradient_sums[(programs,)](
-            x, y, dy, partial, ctx.counter, saved, dweight, dbias, *ctx.drawn, rows, chunk, *ctx.switches
+            x,
+            y,
+            dy,
+            partial,
+            ctx.counter,
+            saved,
+            dweight,
+            dbias,
+            *ctx.drawn,
+            rows,
+            chunk,
+            *ctx.switches,
+            num_warps=WARPS,
         )
         _backward[(triton.cdiv(rows, tile),)](
             x, y, dy, dx, dx if dadded is None else dadded, saved, weight, dweight, dbias, *ctx.drawn, rows,
-            *ctx.switches,
+            *ctx.switches, num_warps=WARPS,
         )  # fmt: skip
         return dx, dweight, dbias, dadded, None, None, None, None, None
 

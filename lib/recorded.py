@@ -7,6 +7,7 @@ next. Replaying a recording takes Python out of the loop; the operations, and th
 import os
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -15,8 +16,16 @@ SWITCH = "IC_RECORD_STEPS"  # an environment variable; 0 keeps to the plain path
 WARM_UP_STEPS = 3  # as PyTorch's notes on CUDA graphs ask for: libraries choose their algorithms, buffers are made
 
 
+class Recording(NamedTuple):
+    """A recorded step, and the batch that it reads."""
+
+    graph: torch.cuda.CUDAGraph
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
 class RecordedStep:
-    """Runs `step(batch)` by replaying a recording of it; batches of another size than the first run it plainly.
+    """Runs `step(batch)` by replaying a recording of it, one for each size of batch.
 
     `state()` lists the tensors that the step changes, those last that only a first step makes. Recording leaves them
     as they were. Everything else that a step does must be on the GPU: a replay runs no Python.
@@ -24,47 +33,44 @@ class RecordedStep:
 
     def __init__(self, step: Callable[[Batch], None], state: Callable[[], list[torch.Tensor]]) -> None:
         self.step, self.state = step, state
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.default = torch.cuda.default_generators[torch.cuda.current_device()]
+        # The recordings' own random numbers: with the shared ones a run would depend on those trained beside it.
+        self.random = self.default.clone_state()
+        self.recordings = dict[torch.Size, Recording]()
 
     def __call__(self, batch: Batch, seed: int) -> None:
-        if self.graph is None:
-            self._record(batch)
-        if batch[0].shape == self.images.shape:
-            assert self.graph is not None
-            self.images.copy_(batch[0])
-            self.labels.copy_(batch[1])
-            self.random.manual_seed(seed)
-            self.graph.replay()
-        else:
-            torch.cuda.manual_seed(seed)
-            self.step(batch)
+        images, labels = batch
+        if images.shape not in self.recordings:
+            self.recordings[images.shape] = self._recorded(images.clone(), labels.clone())
+        recording = self.recordings[images.shape]
+        recording.images.copy_(images)
+        recording.labels.copy_(labels)
+        self.random.manual_seed(seed)
+        recording.graph.replay()
 
-    def _record(self, batch: Batch) -> None:
-        """Record a step on batches of this one's shape. Restarts the process on the plain path if that fails."""
-        self.images, self.labels = (each.clone() for each in batch)
-        default = torch.cuda.default_generators[torch.cuda.current_device()]
-        shared = default.graphsafe_get_state()
-        # The recording's own random numbers: with the shared ones a run would depend on those trained beside it.
-        self.random = default.clone_state()
+    def _recorded(self, images: torch.Tensor, labels: torch.Tensor) -> Recording:
+        """Record a step on these tensors. Restarts the process on the plain path if that fails."""
+        shared = self.default.graphsafe_get_state()
         before = [each.detach().clone() for each in self.state()]
         try:
-            default.graphsafe_set_state(self.random)
+            self.default.graphsafe_set_state(self.random)
             for _ in range(WARM_UP_STEPS):
-                self.step((self.images, self.labels))
-            self.graph = self._captured()
+                self.step((images, labels))
+            graph = self._captured((images, labels))
         finally:
-            default.graphsafe_set_state(shared)
+            self.default.graphsafe_set_state(shared)
         made = self.state()[len(before) :]  # by the first step: an optimizer's moments, which begin at zero
         with torch.no_grad():
             for tensor, value in zip(self.state(), [*before, *map(torch.zeros_like, made)], strict=True):
                 tensor.copy_(value)
+        return Recording(graph, images, labels)
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _captured(self, batch: Batch) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.random)
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-                self.step((self.images, self.labels))
+                self.step(batch)
         except RuntimeError as error:
             _restart_without(error)
         return graph
