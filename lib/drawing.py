@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lib.look import looks
 
 LETTERS_TO_AN_INCH = 13  # of a title, at most
+NO_BREAK = "\u00a0"  # a space
 MARKERS = "oXsPDv^<>*"  # filled ones, which can be drawn hollow too
 
 
@@ -25,9 +26,10 @@ def figure(width: float, height: float, title: str) -> Figure:
 
 
 def _wrapped(line: str, most: int) -> str:
-    """A line in as few as hold so many letters each, of about the same length."""
+    """A line in as few as hold so many letters each, of about the same length, broken after commas alone."""
     lines = math.ceil(len(line) / most)
-    return textwrap.fill(line, min(most, len(line) // lines + 10)) if lines else line
+    unbroken = ", ".join(part.replace(" ", NO_BREAK) for part in line.split(", "))
+    return textwrap.fill(unbroken, min(most, len(line) // lines + 10), break_on_hyphens=False) if lines else line
 
 
 def colours(count: int) -> list[str]:
