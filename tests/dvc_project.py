@@ -66,7 +66,8 @@ class Project:
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
         for name in filter(None, names):
-            if (ROOT / name).is_file() and not name.startswith("tests/"):
+            of_a_study = name == "dvc.lock" or re.match(r"(metrics|plots)/(?!README)", name)
+            if (ROOT / name).is_file() and not name.startswith("tests/") and not of_a_study:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         project = cls(folder)

@@ -56,25 +56,30 @@ def test_synthetic_data_is_named_in_the_panels():
     assert figure.axes[0].get_title() == "(a) ResNet 110 on SYNTHETIC"
 
 
+def title_of(figure):
+    return figure._suptitle.get_text().replace(drawing.NO_BREAK, " ")
+
+
 def test_the_band_is_one_standard_deviation_each_way_and_the_title_says_so():
     figure = figure4.draw(arm_of([0.4, 0.5, 0.9]), "title", 0.1)  # mean 0.6, standard deviation sqrt(0.14 / 2)
     (band,) = figure.axes[0].collections
     last = band.get_paths()[0].vertices
     heights = {round(y, 6) for x, y in last if x == 3}
     assert heights == {round(0.6 - 0.07**0.5, 6), round(0.6 + 0.07**0.5, 6)}
-    assert "one standard deviation" in figure._suptitle.get_text()
+    assert "one standard deviation" in title_of(figure)
 
 
 def test_one_seed_has_no_band_and_the_title_does_not_speak_of_one():
     figure = figure4.draw(all_runs(), "title", 0.1)
-    assert figure._suptitle.get_text() == "title"
+    assert title_of(figure) == "title"
 
 
 def test_a_long_title_is_broken_into_lines_that_the_figure_holds():
     title = "CIFAR-10, " + ", ".join(f"something unlike the study {place}" for place in range(9))
     figure = figure4.draw(all_runs(), title, 0.1)
-    shown = figure._suptitle.get_text()
+    shown = title_of(figure)
     assert shown.count("\n") > 0 and shown.replace("\n", " ") == title
+    assert all(line.endswith(",") for line in shown.splitlines()[:-1])
     figure.draw_without_rendering()
     extent = figure._suptitle.get_window_extent()
     assert 0 <= extent.x0 and extent.x1 <= figure.bbox.x1
