@@ -58,7 +58,7 @@ def pristine_study(pristine_stand_in: Path, tmp_path_factory: pytest.TempPathFac
         monkeypatch.chdir(study)
         monkeypatch.delenv("DVC_ROOT", raising=False)
         write_plan(CARD, IC_CARD)
-        list(train.train(CARD, *place_in_study(Path("plan", f"{CARD.name}.json")), train.Shared(Stop())))
+        list(train.train(CARD, *place_in_study(Path("plan", f"{CARD.name}.json")), train.Shared(Stop(), 1)))
     return study
 
 
@@ -317,7 +317,7 @@ def test_the_bytes_are_those_that_training_asks_for(study: Path, monkeypatch: py
     asked: list[int] = []
     monkeypatch.setattr(train, "require_room", lambda folder, needed: asked.append(needed))
     monkeypatch.setattr(Checkpoints, "require_room", lambda self, needed: asked.append(needed))
-    list(train.train(IC_CARD, *place_in_study(Path("plan", f"{IC_CARD.name}.json")), train.Shared(Stop())))
+    list(train.train(IC_CARD, *place_in_study(Path("plan", f"{IC_CARD.name}.json")), train.Shared(Stop(), 1)))
     assert asked == list(train.bytes_of(train.model_of(IC_CARD)))
 
 

@@ -43,7 +43,8 @@ def faults_per_step(before: str) -> float:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that hands memory back")
 def test_memory_that_was_freed_is_taken_again_without_page_faults() -> None:
-    assert faults_per_step("pass") > 0.5 * PAGES_PER_STEP  # else there would be nothing to do
+    # Else there would be nothing to do. Now and then something lies above the tensors, and their pages are kept anyway.
+    assert any(faults_per_step("pass") > 0.5 * PAGES_PER_STEP for _ in range(5))
     assert faults_per_step("keep_freed_memory()") < 0.01 * PAGES_PER_STEP
 
 
