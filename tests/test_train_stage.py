@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 
 from lib import cifar10
 from lib.card import RunCard
+from lib.checkpoint import Checkpoints, Snapshot
+from lib.errors import BadInput
 from lib.metrics import read_metrics
 from lib.resnet import ResNet
 from stages import train
@@ -32,12 +35,13 @@ def torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.backends.cudnn.benchmark = benchmark
 
 
-def run(card: RunCard | Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """python -m stages.train <card>"""
-    path = card if isinstance(card, Path) else Path("plan", f"{card.name}.json")
-    if isinstance(card, RunCard):
-        card.write(path)
-    monkeypatch.setattr(sys, "argv", ["train", str(path)])
+def run(*cards: RunCard | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """python -m stages.train <cards>"""
+    paths = [card if isinstance(card, Path) else Path("plan", f"{card.name}.json") for card in cards]
+    for card, path in zip(cards, paths, strict=True):
+        if isinstance(card, RunCard):
+            card.write(path)
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, paths)])
     train.main()
 
 
@@ -51,7 +55,7 @@ def written(workplace: Path) -> dict[str, bytes]:
 def test_a_run_writes_its_metrics_and_its_model_and_nothing_else(
     card: RunCard, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(card, monkeypatch)
+    run(card, monkeypatch=monkeypatch)
     assert set(written(workplace)) == {f"metrics/{card.name}.json", f"models/{card.name}.pt"}
     assert {path.name for path in workplace.iterdir()} == {"checkpoints", "data", "plan", "metrics", "models"}
     metrics = read_metrics(Path("metrics", f"{card.name}.json"))
@@ -71,7 +75,7 @@ def test_the_facts_are_what_was_and_not_what_was_asked_for(
     block: str, depth: int, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = dataclasses.replace(IC_CARD, block=block, epochs=1)
-    run(card, monkeypatch)
+    run(card, monkeypatch=monkeypatch)
     facts = read_metrics(Path("metrics", f"{card.name}.json")).facts
     model = ResNet(block, 1, "conv_relu_ic", dropout_p=0.05)
     assert dataclasses.asdict(facts) == {
@@ -89,7 +93,7 @@ def test_the_facts_are_what_was_and_not_what_was_asked_for(
 
 
 def test_the_model_file_gives_back_the_net_of_the_last_record(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(IC_CARD, monkeypatch)
+    run(IC_CARD, monkeypatch=monkeypatch)
     model = ResNet("basic", 1, "conv_relu_ic", dropout_p=0.05)
     model.load_state_dict(torch.load(Path("models", f"{IC_CARD.name}.pt"), weights_only=True))
     data = cifar10.load(Path("data/cifar10"), "synthetic", 64, 40)
@@ -102,18 +106,18 @@ def test_the_model_file_gives_back_the_net_of_the_last_record(workplace: Path, m
 
 @pytest.mark.parametrize("card", [CARD, IC_CARD], ids=lambda card: card.ordering)
 def test_running_twice_gives_the_same_bytes(card: RunCard, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(card, monkeypatch)
+    run(card, monkeypatch=monkeypatch)
     first = written(workplace)
     torch.manual_seed(12345)  # whatever the process did before
     shutil.rmtree("checkpoints")
-    run(card, monkeypatch)
+    run(card, monkeypatch=monkeypatch)
     assert written(workplace) == first
 
 
 def test_another_seed_gives_another_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = dataclasses.replace(CARD, seed=4)
-    run(CARD, monkeypatch)
-    run(other, monkeypatch)
+    run(CARD, monkeypatch=monkeypatch)
+    run(other, monkeypatch=monkeypatch)
     one, two = (read_metrics(Path("metrics", f"{card.name}.json")).history for card in (CARD, other))
     assert all(first != second for first, second in zip(one, two, strict=True))
 
@@ -132,7 +136,7 @@ def test_all_runs_of_a_seed_see_the_same_images_in_the_same_order_and_other_seed
     for card in (CARD, IC_CARD, dataclasses.replace(CARD, seed=4)):
         monkeypatch.setattr(train.training, "seconds_per_step", lambda *_: 0.0)
         monkeypatch.setattr(train.training, "train_step", noting)
-        run(card, monkeypatch)
+        run(card, monkeypatch=monkeypatch)
         runs.append(torch.cat(seen))
         seen.clear()
     baseline, ic, other_seed = runs
@@ -154,23 +158,23 @@ def test_all_networks_of_a_seed_and_ordering_start_from_the_same_random_state(
 
     monkeypatch.setattr(train, "ResNet", noting)
     for card in (CARD, IC_CARD, dataclasses.replace(CARD, seed=4)):
-        run(dataclasses.replace(card, epochs=1, train_images=16, test_images=1), monkeypatch)
+        run(dataclasses.replace(card, epochs=1, train_images=16, test_images=1), monkeypatch=monkeypatch)
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 
 
 def test_the_rest_of_the_study_does_not_change_a_run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(CARD, monkeypatch)
+    run(CARD, monkeypatch=monkeypatch)
     alone = written(workplace)
     IC_CARD.write(Path("plan", f"{IC_CARD.name}.json"))
     Path("plan", "study.json").write_text(json.dumps({"runs": [IC_CARD.name, CARD.name]}))
     shutil.rmtree("checkpoints")
-    run(CARD, monkeypatch)
+    run(CARD, monkeypatch=monkeypatch)
     assert written(workplace) == alone
 
 
 def test_no_training_image_past_the_cards_number_is_used(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(CARD, monkeypatch)
+    run(CARD, monkeypatch=monkeypatch)
     before = written(workplace)
     data = cifar10.load(Path("data/cifar10"), "auto", 200, 40)
     batches = {
@@ -180,7 +184,7 @@ def test_no_training_image_past_the_cards_number_is_used(workplace: Path, monkey
     batches["data_batch_2"].images[24:] = 0  # 64 = 40 + 24
     batches["data_batch_5"] = cifar10.Split(data.test.images, data.test.labels)
     cifar10.write_stand_in(Path("data/cifar10"), data.name, batches, list("ABCDEFGHIJ"))
-    run(CARD, monkeypatch)
+    run(CARD, monkeypatch=monkeypatch)
     assert written(workplace) == before
 
 
@@ -192,7 +196,7 @@ def assert_refused(
 ) -> None:
     """Exit status 2, one line, nothing written."""
     with pytest.raises(SystemExit) as caught:
-        run(card, monkeypatch)
+        run(card, monkeypatch=monkeypatch)
     assert caught.value.code == 2
     out, error = capsys.readouterr()
     assert out == ""
@@ -257,8 +261,43 @@ def test_a_loss_that_is_not_finite_keeps_the_earlier_epochs_and_writes_no_model(
         CARD, learning_rate_rule="steps", learning_rate_steps=(1,), learning_rate_factor=1e30, weight_decay=0.0
     )
     with pytest.raises(SystemExit) as caught:
-        run(card, monkeypatch)
+        run(card, monkeypatch=monkeypatch)
     assert caught.value.code == 2
     assert "epoch 2" in capsys.readouterr().err
     assert set(written(workplace)) == {f"metrics/{card.name}.json"}
     assert len(read_metrics(Path("metrics", f"{card.name}.json")).history) == 1
+
+
+def test_while_a_run_writes_its_checkpoint_those_beside_it_go_on(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, another_saved = Checkpoints.save, threading.Event()
+
+    def slow(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
+        if checkpoints.run == CARD.name and snapshot.epoch == 1:
+            assert another_saved.wait(60), "the other run stood still"
+        save(checkpoints, snapshot)
+        if checkpoints.run == IC_CARD.name:
+            another_saved.set()
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    run(CARD, IC_CARD, monkeypatch=monkeypatch)
+    assert all(read_metrics(Path("metrics", f"{card.name}.json")).finished for card in (CARD, IC_CARD))
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_its_run_alone(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = Checkpoints.save
+
+    def full(checkpoints: Checkpoints, snapshot: Snapshot) -> None:
+        if checkpoints.run == CARD.name:
+            raise BadInput("the disk is full: free some")
+        save(checkpoints, snapshot)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(SystemExit) as ended:
+        run(CARD, IC_CARD, monkeypatch=monkeypatch)
+    assert ended.value.code == 2
+    assert f"train: {CARD.name}: the disk is full: free some" in capsys.readouterr().err.splitlines()
+    assert set(written(workplace)) == {f"metrics/{IC_CARD.name}.json", f"models/{IC_CARD.name}.pt"}
