@@ -26,7 +26,9 @@ from lib.card import RunCard
 from lib.checkpoint import Snapshot
 from lib.device import circumstances, make_deterministic, pick_device
 from lib.errors import BadInput, errors_exit
+from lib.metrics import EpochRecord
 from lib.stopping import end_with_parent
+from lib.turns import in_turns
 from stages.train import model_of, recipe_of
 from tools import study
 from tools.options import some
@@ -109,7 +111,7 @@ def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -
     train_set, test_set = _served(data, device)
     network_of_path = plain(model_of(card)) if by_plain_layers else model_of(card)
     model = network_of_path.to(device).to(memory_format=torch.channels_last)
-    *_, last = training.fit(
+    snapshots = training.fit(
         model,
         recipe_of(card),
         lambda epoch: train_set.shuffled(card.seed_for("order", epoch), card.augmentation),
@@ -117,8 +119,14 @@ def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -
         lambda epoch, step: card.seed_for("dropout", epoch, step),
         Snapshot.of_start(None, circumstances(device)),
     )
-    assert last is not None
-    history = last.history
+    history: list[EpochRecord] = []
+
+    def steps() -> Iterator[None]:
+        for snapshot in snapshots:
+            history[:] = snapshot.history if snapshot else history
+            yield
+
+    in_turns({network.name: steps()})  # alone, but on a GPU on a stream of its own: a step cannot be recorded on others
     return Trial(
         network.name,
         path,

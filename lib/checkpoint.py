@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Checkpoints:
         self.run, self.identity = run, identity
         self.fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
         self.folder = root / f"{run}-{self.fingerprint[:16]}"
+        self.saving = threading.Lock()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -86,19 +88,21 @@ class Checkpoints:
             sync_folder(self.folder.parent)
             yield
         finally:
-            os.close(held)
+            with self.saving:  # a thread may be at it, and another process would sweep what it writes
+                os.close(held)
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint; once it is on disk, delete those before the one before it.
 
         Checkpoints past this epoch stay: they belong to a longer run of the same card. Raises BadInput (disk full).
         """
-        buffer = io.BytesIO()  # torch.save to a path would write the file's name into the file
-        torch.save({"fingerprint": self.fingerprint, **_plain(snapshot)}, buffer)
-        body = buffer.getvalue()
-        header = HEADER.pack(MAGIC, hashlib.sha256(body).digest(), len(body))
-        write_whole(self.path(snapshot.epoch), header + body)
-        self._delete_those_before(snapshot.epoch)
+        with self.saving:
+            buffer = io.BytesIO()  # torch.save to a path would write the file's name into the file
+            torch.save({"fingerprint": self.fingerprint, **_plain(snapshot)}, buffer)
+            body = buffer.getvalue()
+            header = HEADER.pack(MAGIC, hashlib.sha256(body).digest(), len(body))
+            write_whole(self.path(snapshot.epoch), header + body)
+            self._delete_those_before(snapshot.epoch)
 
     def adopt(self, name: str, content: bytes) -> Snapshot:
         """Keep a checkpoint of this run that was made elsewhere, byte for byte, as save() would.

@@ -231,5 +231,5 @@ class Batches:
 def served(data: DataSet, batch_size: int, device: torch.device) -> tuple[Batches, Batches]:
     """The training and the test split on the device. A GPU is filled by larger test batches than training ones."""
     statistics = channel_statistics(data.train.images)
-    test_batch = max(batch_size, 5000) if device.type == "cuda" else batch_size
+    test_batch = max(batch_size, 2000) if device.type == "cuda" else batch_size
     return Batches(data.train, statistics, batch_size, device), Batches(data.test, statistics, test_batch, device)

@@ -113,7 +113,8 @@ def can(layer: nn.Module, x: torch.Tensor) -> TypeGuard[nn.Conv2d]:
         isinstance(layer, nn.Conv2d)
         and x.dtype == layer.weight.dtype == torch.bfloat16
         and layer.in_channels == layer.out_channels in MAPS
-        and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((3, 3), (1, 1), (1, 1), 1)
+        and (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+        and (layer.dilation, layer.padding_mode, layer.groups) == ((1, 1), "zeros", 1)
         and layer.bias is None
     )
 

@@ -25,6 +25,11 @@ class Circumstances:
     threads: int | None = None  # of a CPU: among how many sums are split
     layers: str | None = None  # of a GPU: "fused" or "one by one"
 
+    @property
+    def place(self) -> str:
+        """The device, and whether it trained by PyTorch's kernels where there are others: as metrics name it."""
+        return f"{self.device}, layers one by one" if self.layers == "one by one" else self.device
+
     def __str__(self) -> str:
         cpu = f" ({self.instructions}, {self.threads} thread{'s' * (self.threads != 1)})" if self.threads else ""
         layers = f" (layers {self.layers})" if self.layers else ""
@@ -72,13 +77,19 @@ def failures_explained(batch_size: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, RuntimeError | MemoryError):
+        of_triton = type(error).__module__.startswith("triton")
+        if not isinstance(error, RuntimeError | MemoryError) and not of_triton:
             raise
         text = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
                 "larger machine, or lower batch_size in params.yaml, which changes the result"
+            ) from None
+        if of_triton:
+            raise BadInput(
+                f"Triton failed ({type(error).__name__}: {text}): set IC_FUSE_LAYERS=0 in the environment to train "
+                "by PyTorch's own kernels"
             ) from None
         if DEVICE_LOST.search(text):
             raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error

@@ -27,6 +27,8 @@ def works() -> bool:
 
         for kernels in (fused, convolved):
             kernels.trial(torch.device("cuda"))
+    except torch.OutOfMemoryError:  # no fault of Triton's
+        raise
     except Exception as error:  # no Triton, no C compiler for it, a GPU it does not know: whatever stops it
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"train: fusing layers failed ({reason}); training goes on layer by layer, slower", file=sys.stderr)

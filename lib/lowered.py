@@ -24,6 +24,9 @@ class Lowered(torch.autograd.Function):
 
 def forward(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The model's output under autocast, with its convolutions' weights lowered beforehand; the same numbers."""
-    weights = {name: each for name, each in model.named_parameters() if each.dim() == 4}
+    convolutions = ((name, each) for name, each in model.named_modules() if isinstance(each, nn.Conv2d))
+    weights = {f"{name}.weight".lstrip("."): each.weight for name, each in convolutions}
+    if not weights:
+        return model(images)
     low = Lowered.apply(dtype, *weights.values())
     return torch.func.functional_call(model, dict(zip(weights, low, strict=True)), (images,))

@@ -80,7 +80,7 @@ class Study(Strict):
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2, le=50_000)]
+    batch_size: Annotated[int, Field(ge=2, le=32_768)]  # more would have 2^31 values in a map
     optimizer: Literal["adam", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]

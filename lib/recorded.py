@@ -1,4 +1,4 @@
-"""A training step on a GPU, recorded once as a CUDA graph: one launch instead of about two thousand.
+"""A training step on a GPU, recorded as a CUDA graph: one launch instead of a thousand or two.
 
 These networks are deep and thin: at batch 64 a GPU computes each of their operations faster than Python can ask for the
 next. Replaying a recording takes Python out of the loop; the operations, and their results, are the same.
@@ -49,7 +49,7 @@ class RecordedStep:
         recording.graph.replay()
 
     def _recorded(self, images: torch.Tensor, labels: torch.Tensor) -> Recording:
-        """Record a step on these tensors. Restarts the process on the plain path if that fails."""
+        """Record a step on these tensors. Restarts the process on the plain path if the recording itself fails."""
         shared = self.default.graphsafe_get_state()
         before = [each.detach().clone() for each in self.state()]
         try:

@@ -133,14 +133,16 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.fuses and self.training and images.is_cuda and fusion.works():
-            fusing = fusion.Pass(self, images.device)
-            maps = fusing.through(images, *self.stem)
-            for block in itertools.chain.from_iterable(stage.children() for stage in self.stages.children()):
-                maps = block(maps, fusing)
-        else:
-            maps = self.stages(self.stem(images))
+        led = self.fuses and self.training and images.is_cuda and fusion.works()
+        maps = self.led_by(fusion.Pass(self, images.device), images) if led else self.stages(self.stem(images))
         return self.classifier(maps.mean(dim=(2, 3)))
+
+    def led_by(self, fusing: Pass, images: torch.Tensor) -> torch.Tensor:
+        """The last stage's maps, by fused layers."""
+        maps = fusing.through(images, *self.stem)
+        for block in itertools.chain.from_iterable(stage.children() for stage in self.stages.children()):
+            maps = block(maps, fusing)
+        return maps
 
 
 def initialise(network: nn.Module) -> None:

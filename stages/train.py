@@ -39,6 +39,7 @@ DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run'
     "lib/device.py",
     "lib/dropout.py",
     "lib/fused.py",
+    "lib/fused_kernels.py",
     "lib/fusion.py",
     "lib/ic.py",
     "lib/lowered.py",
@@ -196,7 +197,7 @@ def facts_of(card: RunCard, data: cifar10.DataSet, model: ResNet, snapshot: Snap
         epochs=card.epochs,
         parameters=sum(each.numel() for each in model.parameters()),
         torch=" then ".join(dict.fromkeys(each.torch for each in snapshot.circumstances)),
-        device=" then ".join(dict.fromkeys(each.device for each in snapshot.circumstances)),
+        device=" then ".join(dict.fromkeys(each.place for each in snapshot.circumstances)),
     )
 
 

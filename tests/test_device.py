@@ -48,6 +48,20 @@ def test_a_device_that_is_lost_is_worth_another_try(text: str) -> None:
         raise RuntimeError(text)
 
 
+def test_where_triton_fails_there_is_another_way() -> None:
+    of_triton = type("CompilationError", (Exception,), {"__module__": "triton.compiler.errors"})
+    with pytest.raises(BadInput, match="Triton failed .CompilationError: at 1:2.*IC_FUSE_LAYERS=0"):
+        with device.failures_explained(64):
+            raise of_triton("at 1:2:\n  no")
+
+
+def test_metrics_name_a_gpu_by_itself_unless_layers_were_not_fused_there() -> None:
+    fused, plain = (device.Circumstances("2.11", "NVIDIA Z9", layers=layers) for layers in ("fused", "one by one"))
+    assert (fused.place, plain.place) == ("NVIDIA Z9", "NVIDIA Z9, layers one by one")
+    assert device.circumstances(torch.device("cpu")).place == "cpu"
+    assert str(fused) == "PyTorch 2.11 on NVIDIA Z9 (layers fused)"
+
+
 def test_any_other_fault_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"), device.failures_explained(64):
         raise RuntimeError("shapes differ")

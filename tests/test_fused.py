@@ -6,6 +6,7 @@ import copy
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib import fusion
+from lib import fusion, lowered
+from lib.ic import IC
 from lib.resnet import ResNet
 
 ROOT = Path(__file__).parents[1]
@@ -37,10 +39,11 @@ UNITS = {
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch came without Triton")
 def test_the_kernels_by_tritons_interpreter() -> None:
     """In a process of its own: Triton asks for this variable when it is imported."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", __file__]
     run = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
-    assert "100%" in run.stdout
+    (passed,) = re.findall(r"=+ (\d+) passed, 2 skipped in ", run.stdout)
+    assert int(passed) > 60
 
 
 def random(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -71,6 +74,20 @@ def kept(shape: tuple[int, ...], drawn: tuple) -> torch.Tensor:
     nn.init.zeros_(norm.weight)
     nn.init.ones_(norm.bias)
     return normalised(random(shape, torch.float32), norm, counter(), Drawn(*drawn)) != 0
+
+
+@here
+@pytest.mark.parametrize(("tile", "programs"), [(256, 3), (64, 64), (128, 1)])
+@pytest.mark.parametrize("unit", UNITS)
+def test_so_are_those_gathered_from_many_tiles_and_programs(
+    unit: str, tile: int, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program of several tiles, several programs, and of both kinds a last one with less to do."""
+    from lib import fused
+
+    monkeypatch.setattr(fused, "TILE", tile)
+    monkeypatch.setattr(fused, "PROGRAMS", programs)
+    test_a_unit_and_its_gradients_are_those_of_float64(unit, (3, 16, 5, 7), torch.float32)
 
 
 @here
@@ -160,7 +177,7 @@ def test_a_network_led_through_fused_layers_is_the_network(
     images, labels = torch.randn(4, 3, 16, 16, device=DEVICE), torch.arange(4, device=DEVICE)
     twin = copy.deepcopy(network).double()
     twin.fuses = False
-    fused = led_through(network, images)
+    fused = logits_of(network, fusion.Pass(network, images.device), images)
     plain = twin(images.double())
     for logits in (fused, plain):
         nn.functional.cross_entropy(logits, labels).backward()
@@ -173,14 +190,69 @@ def test_a_network_led_through_fused_layers_is_the_network(
         assert distance <= 1e-2 * size + 1e-4  # a ReLU near zero may decide otherwise after rounding
 
 
-def led_through(network: ResNet, images: torch.Tensor) -> torch.Tensor:
+def logits_of(network: ResNet, fusing: fusion.Pass, images: torch.Tensor) -> torch.Tensor:
     """As the network does it on a GPU."""
-    fusing = fusion.Pass(network, images.device)
-    maps = fusing.through(images, *network.stem.children())
-    for stage in network.stages.children():
-        for block in stage.children():
-            maps = block(maps, fusing)
-    return network.classifier(maps.mean(dim=(2, 3)))
+    return network.classifier(network.led_by(fusing, images).mean(dim=(2, 3)))
+
+
+@here
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_every_layer_of_every_pass_drops_by_its_own_draw(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib import fused
+
+    drawn: list[fused.Drawn] = []
+    norms: list[nn.BatchNorm2d] = []
+
+    def noted(
+        x: torch.Tensor, norm: nn.BatchNorm2d, counter: torch.Tensor, draw: fused.Drawn, **how: object
+    ) -> torch.Tensor:
+        drawn.append(draw)
+        norms.append(norm)
+        return normalised(x, norm, counter, draw, **how)
+
+    normalised = fused.normalised
+    monkeypatch.setattr(fused, "normalised", noted)
+    network = ResNet(block, 1, "conv_relu_ic", dropout_p=0.25).to(DEVICE)
+    for _ in range(2):
+        logits_of(network, fusion.Pass(network, DEVICE), torch.randn(2, 3, 8, 8, device=DEVICE))
+    of_a_pass = len(drawn) // 2
+    in_ic = {id(layer.normalise) for layer in network.modules() if isinstance(layer, IC)}
+    assert [draw.p for draw in drawn] == [0.25 if id(norm) in in_ic else 0.0 for norm in norms]
+    assert len(in_ic) == of_a_pass - 1 and len({id(norm) for norm in norms}) == of_a_pass  # the stem has the other
+    assert len({draw.layer for draw in drawn[:of_a_pass]}) == of_a_pass
+    first, second = ({int(draw.seed) for draw in part} for part in (drawn[:of_a_pass], drawn[of_a_pass:]))
+    assert len(first) == len(second) == 1 and first != second
+
+
+@here
+def test_a_network_has_its_convolutions_done_by_our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lib import convolved
+
+    network = ResNet("basic", 2, "baseline").to(DEVICE, torch.bfloat16)
+    x = torch.empty(1, 16, 4, 4, device=DEVICE, dtype=torch.bfloat16)
+    convolutions = [each for each in network.modules() if isinstance(each, nn.Conv2d)]
+    assert sum(convolved.can(each, x) for each in convolutions) == 3 * 4 - 2  # not the two that halve the image
+    for other in ({"dilation": 2}, {"padding_mode": "circular"}, {"groups": 2}, {"bias": True}, {"padding": 0}):
+        made = {"padding": 1, "bias": False} | other
+        assert not convolved.can(nn.Conv2d(16, 16, 3, **made).to(DEVICE, torch.bfloat16), x)
+    assert not convolved.can(convolutions[1], x.float())
+
+
+@pytest.mark.skipif(INTERPRETED, reason="it is no kernel")
+def test_weights_lowered_beforehand_give_what_autocast_gives() -> None:
+    torch.manual_seed(1)
+    network = ResNet("bottleneck", 1, "relu_bn_conv").to(DEVICE)
+    network.fuses = False
+    images, labels = torch.randn(4, 3, 16, 16, device=DEVICE), torch.arange(4, device=DEVICE)
+    twin = copy.deepcopy(network)
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        for logits in (lowered.forward(network, images, torch.bfloat16), twin(images)):
+            nn.functional.cross_entropy(logits.float(), labels).backward()
+    for one, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+    without = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2)).to(DEVICE)
+    assert lowered.forward(without, images, torch.bfloat16).shape == (4, 2)
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="here it works")

@@ -246,7 +246,7 @@ CARD_RANGES: dict[str, Callable[[Any], bool]] = {
     "precision": lambda value: value in ("float32", "bfloat16"),
     "device": lambda value: value in ("auto", "cpu", "cuda"),
     "epochs": one_in(1, 10**6, int),
-    "batch_size": one_in(2, 50_000, int),
+    "batch_size": one_in(2, 32_768, int),
     "optimizer": lambda value: value in ("adam", "sgd"),
     "momentum": one_in(0, BELOW_1),
     "weight_decay": one_in(0, 1e308),

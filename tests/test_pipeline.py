@@ -67,6 +67,7 @@ ARROWS = {
     "plan": {"card", "recipe"},
     "obtain": {"cifar10", "synthetic"},
     "synthetic": {"cifar10"},
+    "fused": {"fused_kernels"},
     "fusion": {"convolved", "fused", "ic"},
     "resnet": {"dropout", "fusion", "ic"},
     "ic": {"dropout"},
@@ -166,6 +167,11 @@ def test_modules_that_travel_use_the_standard_library_only(module):
 def test_training_needs_no_dvc_no_pydantic_no_network():
     outside = set().union(*(imports_of(module)[1] for module in closure("stages.train")))
     assert outside <= WHERE_TRAINING_RUNS
+
+
+def test_without_triton_training_is_imported_all_the_same():
+    without = "import sys; sys.modules['triton'] = None; import stages.train"
+    assert subprocess.run([sys.executable, "-c", without], cwd=ROOT).returncode == 0
 
 
 def test_a_checkpoint_is_bound_to_all_code_that_decides_results():

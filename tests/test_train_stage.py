@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from lib import cifar10
+from lib import checkpoint, cifar10, lock
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.errors import BadInput
 from lib.metrics import read_metrics
 from lib.resnet import ResNet
+from lib.stopping import Stop, Stopped
+from lib.turns import in_turns
 from stages import train
 from tests.making import CARD, IC_CARD
 
@@ -301,3 +304,41 @@ def test_a_checkpoint_that_cannot_be_written_ends_its_run_alone(
     assert ended.value.code == 2
     assert f"train: {CARD.name}: the disk is full: free some" in capsys.readouterr().err.splitlines()
     assert set(written(workplace)) == {f"metrics/{IC_CARD.name}.json", f"models/{IC_CARD.name}.pt"}
+
+
+def test_runs_side_by_side_write_what_they_write_alone(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(CARD, IC_CARD, monkeypatch=monkeypatch)
+    together = written(workplace)
+    for folder in ("checkpoints", "metrics", "models"):
+        shutil.rmtree(folder)
+    for card in (CARD, IC_CARD):
+        run(card, monkeypatch=monkeypatch)
+    assert written(workplace) == together
+
+
+def test_a_stop_while_a_checkpoint_is_written_lets_no_other_process_in_before_it_is_there(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole, take, close = checkpoint.write_whole, lock.take, os.close
+    begun, order, locks = threading.Event(), list[str](), list[int]()
+
+    def slow(path: Path, content: bytes) -> None:
+        if path.name == "epoch-0001.ckpt" and CARD.name in str(path):
+            begun.set()
+            time.sleep(0.5)
+            order.append("written")
+        write_whole(path, content)
+
+    def stop() -> Iterator[None]:
+        while not begun.is_set():
+            yield
+        raise Stopped("stopped", 15)
+
+    monkeypatch.setattr(checkpoint, "write_whole", slow)
+    monkeypatch.setattr(lock, "take", lambda *of: locks.append(take(*of)) or locks[-1])
+    monkeypatch.setattr(os, "close", lambda file: (order.extend(["released"] * (file in locks)), close(file)))
+    training = train.train(CARD, 1, [CARD], train.Shared(Stop(), 2))
+    with pytest.raises(Stopped):
+        in_turns({"one": training, "other": stop()})
+    training.close()  # as it is when the process comes to its end
+    assert order == ["written", "released"]
