@@ -245,3 +245,18 @@ def test_a_quick_benchmark_holds_a_race_and_records_nothing():
     assert done.returncode == 0, done.stderr
     assert "| resnet8 | conv_relu_ic |" in done.stdout and "Ceilings measured there" in done.stdout
     assert set(FOLDER.glob("*")) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_kernels_are_measured_on_a_gpu_alone():
+    command = [sys.executable, "-m", "benchmarks.kernels"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (
+        2,
+        "benchmarks: kernels are measured on a GPU, and PyTorch sees none here\n",
+    )
+
+
+def test_the_reference_loops_have_none_of_our_kernels_even_for_a_baseline():
+    network = ResNet("basic", 1, "baseline")
+    assert network.fuses and not reference.plain(network).fuses

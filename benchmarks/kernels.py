@@ -1,0 +1,116 @@
+"""How long our kernels take on a GPU beside PyTorch's, in microseconds: alone, and each of four streams of the same.
+
+Forward and backward, on the maps of a stage of a basic network at batch 64, in bfloat16; most of
+the time it compiles.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks.contenders import BATCH_SIZE, DROPOUT_P
+from lib.device import make_deterministic
+from lib.errors import BadInput, errors_exit
+from lib.markdown import table
+
+STAGES = {16: 32, 32: 16, 64: 8}  # channels: pixels of a side
+CALLS, STREAMS, REPEATS = 20, 4, 5  # calls in a recording, recordings side by side, replays of them
+Operation = Callable[[], object]
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    with errors_exit("benchmarks"):
+        if not torch.cuda.is_available():
+            raise BadInput("kernels are measured on a GPU, and PyTorch sees none here")
+        make_deterministic()
+        rows = []
+        for channels in STAGES:
+            for name, ours, theirs in (
+                ("3x3 convolution", our_convolution, pytorchs_convolution),
+                ("ReLU, BN, dropout", our_unit, pytorchs_unit),
+            ):
+                times = {
+                    f"{whose}, {streams} stream{'s' * (streams > 1)}": f"{microseconds(make, channels, streams):.1f}"
+                    for whose, make in (("ours", ours), ("PyTorch's", theirs))
+                    for streams in (1, STREAMS)
+                }
+                rows.append({"layers": name, "channels": str(channels), **times})
+        print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n")
+        print(table(pd.DataFrame(rows), names=1))
+
+
+def maps(images: int, channels: int, side: int) -> torch.Tensor:
+    values = torch.randn(images, channels, side, side, device="cuda").to(torch.bfloat16)
+    return values.to(memory_format=torch.channels_last).requires_grad_()
+
+
+def our_convolution(channels: int) -> Operation:
+    from lib.convolved import convolved
+
+    return _convolution(channels, convolved)
+
+
+def pytorchs_convolution(channels: int) -> Operation:
+    return _convolution(channels, lambda x, weights: nn.functional.conv2d(x, weights, padding=1))
+
+
+def _convolution(channels: int, do: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Operation:
+    x, dy = (maps(BATCH_SIZE, channels, STAGES[channels]) for _ in range(2))
+    weights = maps(channels, channels, 3)
+    return lambda: torch.autograd.grad(do(x, weights), (x, weights), dy)
+
+
+def our_unit(channels: int) -> Operation:
+    from lib.fused import Drawn, normalised
+
+    norm = nn.BatchNorm2d(channels).cuda()
+    counter, seed = (torch.zeros(1, dtype=dtype, device="cuda") for dtype in (torch.int32, torch.int64))
+    return _unit(norm, lambda x: normalised(x, norm, counter, Drawn(DROPOUT_P, seed, 0), relu=True))
+
+
+def pytorchs_unit(channels: int) -> Operation:
+    norm = nn.BatchNorm2d(channels).cuda()
+    return _unit(norm, nn.Sequential(nn.ReLU(), norm, nn.Dropout(DROPOUT_P)))
+
+
+def _unit(norm: nn.BatchNorm2d, do: Callable[[torch.Tensor], torch.Tensor]) -> Operation:
+    x, dy = (maps(BATCH_SIZE, norm.num_features, STAGES[norm.num_features]) for _ in range(2))
+    return lambda: torch.autograd.grad(do(x), (x, norm.weight, norm.bias), dy)
+
+
+def microseconds(make: Callable[[int], Operation], channels: int, streams: int) -> float:
+    """Of one call, at best: recorded and replayed, so that Python does not count. Every stream has its own tensors."""
+    recordings = [recorded(make, channels) for _ in range(streams)]
+    best = float("inf")
+    for _ in range(REPEATS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(REPEATS):
+            for stream, graph in recordings:
+                with torch.cuda.stream(stream):
+                    graph.replay()
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best / (REPEATS * CALLS * streams) * 1e6
+
+
+def recorded(make: Callable[[int], Operation], channels: int) -> tuple[torch.cuda.Stream, torch.cuda.CUDAGraph]:
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        do = make(channels)
+        do()  # compiles, and makes what is made once
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(CALLS):
+                do()
+    return stream, graph
+
+
+if __name__ == "__main__":
+    main()
