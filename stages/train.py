@@ -93,7 +93,7 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
     """
     data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
     model = model_of(card)
-    progress = progress_of(card, place, study, data)
+    progress = progress_of(card, place, study, data, alone=shared.threads is None)
 
     checkpoints = checkpoints_of(card, data.sha256)
     metrics, weights = Path("metrics", f"{card.name}.json"), Path("models", f"{card.name}.pt")
@@ -177,12 +177,15 @@ def bytes_of(model: ResNet) -> tuple[int, int]:
     return weights, 3 * weights + 1_000_000
 
 
-def progress_of(card: RunCard, place: int, study: list[RunCard], data: cifar10.DataSet) -> Progress:
-    """The display of a run that is the so-manieth of its study; a run's time goes about with its depth."""
+def progress_of(card: RunCard, place: int, study: list[RunCard], data: cifar10.DataSet, *, alone: bool) -> Progress:
+    """The display of a run that is the so-manieth of its study; a run's time goes about with its depth.
+
+    The later ones take their time after a run alone in its process; others go on beside it, in the same time.
+    """
     layers = [depth(each.block, each.blocks_per_stage) for each in study]
     title = f"run {place} of {len(study)}  {card.name} ({layers[place - 1]} layers, {data.name})"
-    later_work = sum(layers[place:]) / layers[place - 1]
-    return Progress(title, card.epochs, len(data.train.labels), later_work, len(study) - place)
+    later = layers[place:] if alone else []
+    return Progress(title, card.epochs, len(data.train.labels), sum(later) / layers[place - 1], len(later))
 
 
 def facts_of(card: RunCard, data: cifar10.DataSet, model: ResNet, snapshot: Snapshot) -> RunFacts:

@@ -342,3 +342,13 @@ def test_a_stop_while_a_checkpoint_is_written_lets_no_other_process_in_before_it
         in_turns({"one": training, "other": stop()})
     training.close()  # as it is when the process comes to its end
     assert order == ["written", "released"]
+
+
+@pytest.mark.parametrize(("alone", "work", "runs"), [(True, 1.0 + 14 / 8, 2), (False, 0, 0)])
+def test_later_runs_take_their_time_after_a_run_alone_and_none_after_one_beside_them(
+    alone: bool, work: float, runs: int, stand_in: Path
+) -> None:
+    deeper = dataclasses.replace(CARD, network="deeper", blocks_per_stage=2)
+    data = cifar10.load(stand_in, "auto", CARD.train_images, CARD.test_images)
+    progress = train.progress_of(CARD, 1, [CARD, IC_CARD, deeper], data, alone=alone)
+    assert (progress.later_work, progress.later_runs) == (work, runs)
