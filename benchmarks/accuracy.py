@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import multiprocessing
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from lib.card import RunCard
 from lib.checkpoint import Snapshot
 from lib.device import circumstances, make_deterministic, pick_device
 from lib.errors import BadInput, errors_exit
-from lib.metrics import EpochRecord
 from lib.stopping import end_with_parent
 from lib.turns import in_turns
 from stages.train import model_of, recipe_of
@@ -119,14 +119,10 @@ def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -
         lambda epoch, step: card.seed_for("dropout", epoch, step),
         Snapshot.of_start(None, circumstances(device)),
     )
-    history: list[EpochRecord] = []
-
-    def steps() -> Iterator[None]:
-        for snapshot in snapshots:
-            history[:] = snapshot.history if snapshot else history
-            yield
-
-    in_turns({network.name: steps()})  # alone, but on a GPU on a stream of its own: a step cannot be recorded on others
+    last = deque[Snapshot | None](maxlen=1)
+    in_turns({network.name: map(last.append, snapshots)})  # alone, on a stream of its own: else no GPU records a step
+    assert last[0] is not None
+    history = last[0].history
     return Trial(
         network.name,
         path,

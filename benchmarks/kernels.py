@@ -5,13 +5,13 @@ the time it compiles.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import pandas as pd
 import torch
 from torch import nn
 
+from benchmarks.ceilings import fastest
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P
 from lib.device import make_deterministic
 from lib.errors import BadInput, errors_exit
@@ -88,17 +88,14 @@ def _unit(norm: nn.BatchNorm2d, do: Callable[[torch.Tensor], torch.Tensor]) -> O
 def microseconds(make: Callable[[int], Operation], channels: int, streams: int) -> float:
     """Of one call, at best: recorded and replayed, so that Python does not count. Every stream has its own tensors."""
     recordings = [recorded(make, channels) for _ in range(streams)]
-    best = float("inf")
-    for _ in range(REPEATS):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
+
+    def replay() -> None:
         for _ in range(REPEATS):
             for stream, graph in recordings:
                 with torch.cuda.stream(stream):
                     graph.replay()
-        torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best / (REPEATS * CALLS * streams) * 1e6
+
+    return fastest(replay) / (REPEATS * CALLS * streams) * 1e6
 
 
 def recorded(make: Callable[[int], Operation], channels: int) -> tuple[torch.cuda.Stream, torch.cuda.CUDAGraph]:

@@ -46,23 +46,23 @@ class Normalised(torch.autograd.Function):
             x, partial, counter, saved, norm.running_mean, norm.running_var, norm.momentum, norm.eps, rows, chunk,
             relu, channels, tile, num_warps=WARPS,
         )  # fmt: skip
-        switches = (relu, drawn.p > 0, relu_after, added is not None, channels, tile, PHILOX_ROUNDS)
+        switches = (relu, drawn.p > 0, relu_after, channels, tile, PHILOX_ROUNDS)
         kernels.forward[(triton.cdiv(rows, tile),)](
             x, y, x if added is None else added, saved, weight, bias, *drawn.arguments(), rows,
-            *switches, num_warps=WARPS,
+            *switches, added is not None, num_warps=WARPS,
         )  # fmt: skip
         ctx.save_for_backward(x, y if relu_after else None, weight, saved)
-        ctx.counter, ctx.drawn, ctx.switches = counter, drawn.arguments(), switches
+        ctx.counter, ctx.drawn, ctx.switches, ctx.adds = counter, drawn.arguments(), switches, added is not None
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor):
         x, y, weight, saved = ctx.saved_tensors
-        relu_after, adds, channels, tile = ctx.switches[2:6]
+        relu_after, channels, tile = ctx.switches[2:5]
         rows = x.numel() // channels
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx, (dweight, dbias) = torch.empty_like(x), x.new_empty(2, channels, dtype=torch.float32)
-        dadded = (torch.empty_like(x) if relu_after else dy) if adds else None
+        dadded = (torch.empty_like(x) if relu_after else dy) if ctx.adds else None
         programs, chunk, partial = _split(x, rows, channels)
         y = x if y is None else y
         kernels.gradient_sums[(programs,)](
@@ -71,7 +71,7 @@ class Normalised(torch.autograd.Function):
         )  # fmt: skip
         kernels.backward[(triton.cdiv(rows, tile),)](
             x, y, dy, dx, dx if dadded is None else dadded, saved, weight, dweight, dbias, *ctx.drawn, rows,
-            *ctx.switches, num_warps=WARPS,
+            *ctx.switches, ctx.adds, num_warps=WARPS,
         )  # fmt: skip
         return dx, dweight, dbias, dadded, None, None, None, None, None
 

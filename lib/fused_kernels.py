@@ -21,6 +21,13 @@ def _rectified(values):
 
 
 @triton.jit
+def _input(x, row, inside, RELU: tl.constexpr, C: tl.constexpr):
+    """What is normalised (rows, C)."""
+    values = _tile(x, row, inside, C)
+    return _rectified(values) if RELU else values
+
+
+@triton.jit
 def _kept(seed, layer, row, least, C: tl.constexpr, ROUNDS: tl.constexpr):
     """Which values (rows, C) dropout keeps: those whose 32 random bits are `least` or more."""
     quads = row[:, None] * (C // 4) + tl.arange(0, C // 4)[None, :]
@@ -30,13 +37,24 @@ def _kept(seed, layer, row, least, C: tl.constexpr, ROUNDS: tl.constexpr):
 
 
 @triton.jit
-def _is_last(counter):
-    """Whether this program is the last to come here; what the others have stored before is then there to be read."""
+def _leave(partial, counter, one, other, C: tl.constexpr):
+    """Leave two sums (C,) for the program that will be the last to do so; whether this is it. Then all can be read."""
+    at = partial + tl.program_id(0) * (2 * C) + tl.arange(0, C)
+    tl.store(at, one)
+    tl.store(at + C, other)
     tl.debug_barrier()
     last = tl.atomic_add(counter, 1) == tl.num_programs(0) - 1
     if last:
         tl.store(counter, 0)
     return last
+
+
+@triton.jit
+def _left_by(program, partial, C: tl.constexpr):
+    """The two sums (programs, C) that each of these programs has left; zero where there is no such program."""
+    inside = (program < tl.num_programs(0))[:, None]
+    at = partial + program[:, None] * (2 * C) + tl.arange(0, C)[None, :]
+    return tl.load(at, inside, 0.0, cache_modifier=".cg"), tl.load(at + C, inside, 0.0, cache_modifier=".cg")
 
 
 @triton.jit(do_not_specialize=["rows", "chunk"])
@@ -45,16 +63,13 @@ def statistics(
     RELU: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Mean and 1/std of each channel -> saved (2, C); the running statistics move."""
-    channel = tl.arange(0, C)
     first = tl.program_id(0) * chunk
     end = tl.minimum(first + chunk, rows)
     mean = tl.zeros((C,), tl.float32)
     squares = tl.zeros((C,), tl.float32)  # of the distances from the mean (Chan et al. 1979)
     for start in range(first, end, ROWS):
         row = start + tl.arange(0, ROWS)
-        values = _tile(x, row, row < end, C)
-        if RELU:
-            values = _rectified(values)
+        values = _input(x, row, row < end, RELU, C)
         count = tl.minimum(ROWS, end - start).to(tl.float32)
         before = (start - first).to(tl.float32)
         here = tl.sum(values, 0) / count
@@ -62,11 +77,14 @@ def statistics(
         apart = here - mean
         mean += apart * (count / (before + count))
         squares += tl.sum(distance * distance, 0) + apart * apart * (before * count / (before + count))
-    at = partial + tl.program_id(0) * (2 * C) + channel
-    tl.store(at, mean)
-    tl.store(at + C, squares)
-    if _is_last(counter):
+    if _leave(partial, counter, mean, squares, C):
         _all_statistics(partial, saved, running_mean, running_var, momentum, eps, rows, chunk, C, ROWS)
+
+
+@triton.jit
+def _rows_of(program, rows, chunk):
+    """How many rows (programs, 1) each of these programs has had; none where there is no such program."""
+    return tl.maximum(tl.minimum(rows - program * chunk, chunk), 0).to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -77,23 +95,15 @@ def _all_statistics(
     mean = tl.zeros((C,), tl.float32)
     for start in range(0, tl.num_programs(0), ROWS):
         program = start + tl.arange(0, ROWS)
-        inside = program < tl.num_programs(0)
-        count = tl.minimum(rows - program * chunk, chunk).to(tl.float32)
-        means = tl.load(
-            partial + program[:, None] * (2 * C) + channel[None, :], inside[:, None], 0.0, cache_modifier=".cg"
-        )
-        mean += tl.sum(means * count[:, None], 0)
+        means, _ = _left_by(program, partial, C)
+        mean += tl.sum(means * _rows_of(program, rows, chunk), 0)
     mean /= rows
     squares = tl.zeros((C,), tl.float32)
     for start in range(0, tl.num_programs(0), ROWS):
         program = start + tl.arange(0, ROWS)
-        inside = program < tl.num_programs(0)
-        count = tl.minimum(rows - program * chunk, chunk).to(tl.float32)
-        at = partial + program[:, None] * (2 * C) + channel[None, :]
-        means = tl.load(at, inside[:, None], 0.0, cache_modifier=".cg")
-        more = tl.load(at + C, inside[:, None], 0.0, cache_modifier=".cg")
+        means, more = _left_by(program, partial, C)
         apart = means - mean[None, :]
-        squares += tl.sum(tl.where(inside[:, None], more + apart * apart * count[:, None], 0.0), 0)
+        squares += tl.sum(more + apart * apart * _rows_of(program, rows, chunk), 0)
     tl.store(saved + channel, mean)
     tl.store(saved + C + channel, 1 / tl.sqrt(squares / rows + eps))
     moved = tl.load(running_mean + channel)
@@ -105,15 +115,13 @@ def _all_statistics(
 @triton.jit(do_not_specialize=["layer", "least", "rows"])
 def forward(
     x, y, added, saved, weight, bias, seed, layer, least, scale, rows,
-    RELU: tl.constexpr, DROPS: tl.constexpr, RELU_AFTER: tl.constexpr, ADDS: tl.constexpr,
-    C: tl.constexpr, ROWS: tl.constexpr, ROUNDS: tl.constexpr,
+    RELU: tl.constexpr, DROPS: tl.constexpr, RELU_AFTER: tl.constexpr,
+    C: tl.constexpr, ROWS: tl.constexpr, ROUNDS: tl.constexpr, ADDS: tl.constexpr,
 ):  # fmt: skip
     channel = tl.arange(0, C)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
-    values = _tile(x, row, inside, C)
-    if RELU:
-        values = _rectified(values)
+    values = _input(x, row, inside, RELU, C)
     factor = tl.load(saved + C + channel) * tl.load(weight + channel)
     values = (values - tl.load(saved + channel)[None, :]) * factor[None, :] + tl.load(bias + channel)[None, :]
     if DROPS:
@@ -143,10 +151,10 @@ def _gradient(
 @triton.jit(do_not_specialize=["layer", "least", "rows", "chunk"])
 def gradient_sums(
     x, y, dy, partial, counter, saved, dweight, dbias, seed, layer, least, scale, rows, chunk,
-    RELU: tl.constexpr, DROPS: tl.constexpr, RELU_AFTER: tl.constexpr, ADDS: tl.constexpr,
+    RELU: tl.constexpr, DROPS: tl.constexpr, RELU_AFTER: tl.constexpr,
     C: tl.constexpr, ROWS: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of weight and bias (C,): sums over all rows. ADDS is here for being called as backward() is."""
+    """The gradients of weight and bias (C,): sums over all rows."""
     channel = tl.arange(0, C)
     first = tl.program_id(0) * chunk
     end = tl.minimum(first + chunk, rows)
@@ -155,24 +163,17 @@ def gradient_sums(
     of_weight = tl.zeros((C,), tl.float32)
     for start in range(first, end, ROWS):
         row = start + tl.arange(0, ROWS)
-        values = _tile(x, row, row < end, C)
-        if RELU:
-            values = _rectified(values)
+        values = _input(x, row, row < end, RELU, C)
         _, gradient = _gradient(y, dy, seed, layer, least, scale, row, row < end, DROPS, RELU_AFTER, C, ROUNDS)
         of_bias += tl.sum(gradient, 0)
         of_weight += tl.sum(gradient * (values - mean[None, :]) * per_std[None, :], 0)
-    at = partial + tl.program_id(0) * (2 * C) + channel
-    tl.store(at, of_bias)
-    tl.store(at + C, of_weight)
-    if _is_last(counter):
+    if _leave(partial, counter, of_bias, of_weight, C):
         of_bias = tl.zeros((C,), tl.float32)
         of_weight = tl.zeros((C,), tl.float32)
         for start in range(0, tl.num_programs(0), ROWS):
-            program = start + tl.arange(0, ROWS)
-            inside = (program < tl.num_programs(0))[:, None]
-            ats = partial + program[:, None] * (2 * C) + channel[None, :]
-            of_bias += tl.sum(tl.load(ats, inside, 0.0, cache_modifier=".cg"), 0)
-            of_weight += tl.sum(tl.load(ats + C, inside, 0.0, cache_modifier=".cg"), 0)
+            biases, weights = _left_by(start + tl.arange(0, ROWS), partial, C)
+            of_bias += tl.sum(biases, 0)
+            of_weight += tl.sum(weights, 0)
         tl.store(dbias + channel, of_bias)
         tl.store(dweight + channel, of_weight)
 
@@ -180,17 +181,14 @@ def gradient_sums(
 @triton.jit(do_not_specialize=["layer", "least", "rows"])
 def backward(
     x, y, dy, dx, dadded, saved, weight, dweight, dbias, seed, layer, least, scale, rows,
-    RELU: tl.constexpr, DROPS: tl.constexpr, RELU_AFTER: tl.constexpr, ADDS: tl.constexpr,
-    C: tl.constexpr, ROWS: tl.constexpr, ROUNDS: tl.constexpr,
+    RELU: tl.constexpr, DROPS: tl.constexpr, RELU_AFTER: tl.constexpr,
+    C: tl.constexpr, ROWS: tl.constexpr, ROUNDS: tl.constexpr, ADDS: tl.constexpr,
 ):  # fmt: skip
     channel = tl.arange(0, C)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
     at = row[:, None] * C + channel[None, :]
-    raw = _tile(x, row, inside, C)
-    values = raw
-    if RELU:
-        values = _rectified(values)
+    values = _input(x, row, inside, RELU, C)
     of_sum, gradient = _gradient(y, dy, seed, layer, least, scale, row, inside, DROPS, RELU_AFTER, C, ROUNDS)
     if RELU_AFTER and ADDS:  # else the gradient of the added is that of the sum as it is
         tl.store(dadded + at, of_sum.to(dadded.dtype.element_ty), mask=inside[:, None])
@@ -201,5 +199,5 @@ def backward(
     factor = per_std * tl.load(weight + channel)
     gradient = (gradient - mean_gradient[None, :] - normalised * slope[None, :]) * factor[None, :]
     if RELU:
-        gradient = tl.where(raw > 0, gradient, 0.0)
+        gradient = tl.where(values > 0, gradient, 0.0)
     tl.store(dx + at, gradient.to(dx.dtype.element_ty), mask=inside[:, None])

@@ -5,14 +5,13 @@ He et al. 2015 (Sec. 4.2) for the family, the 2021 study (Sec. 2, Fig. 2b) for t
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from lib import fusion
 from lib.dropout import Dropout
-from lib.fusion import Pass
 from lib.ic import IC
 
 STAGE_WIDTHS = (16, 32, 64)  # feature maps of the three stages, at 32x32, 16x16 and 8x8 (Sec. 2)
@@ -76,6 +75,11 @@ def unit(layers: Sequence[str], weights: nn.Conv2d, dropout_p: float) -> nn.Sequ
     return nn.Sequential(*modules)
 
 
+def grandchildren(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a branch's units, or the blocks of all stages, in order."""
+    return itertools.chain.from_iterable(child.children() for child in module.children())
+
+
 class Block(nn.Module):
     """A residual block: the units' branch plus the short connection (Fig. 2)."""
 
@@ -97,12 +101,11 @@ class Block(nn.Module):
             self.short_connection = unit(ordering.short_connection, projection, dropout_p)
         self.after_addition = nn.Sequential(*(LAYERS[layer](channels, dropout_p) for layer in ordering.after_addition))
 
-    def forward(self, maps: torch.Tensor, fusing: Pass | None = None) -> torch.Tensor:
+    def forward(self, maps: torch.Tensor, fusing: fusion.Pass | None = None) -> torch.Tensor:
         if fusing is None:
             return self.after_addition(self.branch(maps) + self.short_connection(maps))
         short = fusing.through(maps, *self.short_connection.children())  # none of an identity
-        units = itertools.chain.from_iterable(unit.children() for unit in self.branch.children())
-        return fusing.through(maps, *units, short, *self.after_addition)
+        return fusing.through(maps, *grandchildren(self.branch), short, *self.after_addition)
 
 
 class ResNet(nn.Module):
@@ -137,10 +140,10 @@ class ResNet(nn.Module):
         maps = self.led_by(fusion.Pass(self, images.device), images) if led else self.stages(self.stem(images))
         return self.classifier(maps.mean(dim=(2, 3)))
 
-    def led_by(self, fusing: Pass, images: torch.Tensor) -> torch.Tensor:
+    def led_by(self, fusing: fusion.Pass, images: torch.Tensor) -> torch.Tensor:
         """The last stage's maps, by fused layers."""
         maps = fusing.through(images, *self.stem)
-        for block in itertools.chain.from_iterable(stage.children() for stage in self.stages.children()):
+        for block in grandchildren(self.stages):
             maps = block(maps, fusing)
         return maps
 

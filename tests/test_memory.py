@@ -37,14 +37,15 @@ def faults_per_step(before: str) -> float:
         print((faults() - start) / 10)
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    # What glibc begins with. Unless it is fixed it rises with what is freed, and chance decides what is handed back.
+    environment["MALLOC_MMAP_THRESHOLD_"] = str(2**17)
     command = [sys.executable, "-c", textwrap.dedent(code)]
     return float(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that hands memory back")
 def test_memory_that_was_freed_is_taken_again_without_page_faults() -> None:
-    # Else there would be nothing to do. Now and then something lies above the tensors, and their pages are kept anyway.
-    assert any(faults_per_step("pass") > 0.5 * PAGES_PER_STEP for _ in range(5))
+    assert faults_per_step("pass") > 0.5 * PAGES_PER_STEP  # else there would be nothing to do
     assert faults_per_step("keep_freed_memory()") < 0.01 * PAGES_PER_STEP
 
 
