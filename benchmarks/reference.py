@@ -65,9 +65,18 @@ def loaders(folder: Path, data: DataSet, device: torch.device) -> tuple[DataLoad
         train, test = Pictures(data.train, augmented), Pictures(data.test, as_it_is)
     on_gpu = device.type == "cuda"
     workers = 4 if on_gpu else 0
+    # As in a script: a process that was itself spawned, as this one, else spawns them, each to import PyTorch anew.
+    start = "fork" if on_gpu else None
     return (
-        DataLoader(train, BATCH_SIZE, shuffle=True, num_workers=workers, pin_memory=on_gpu),
-        DataLoader(test, BATCH_SIZE, num_workers=workers, pin_memory=on_gpu),
+        DataLoader(
+            train,
+            BATCH_SIZE,
+            shuffle=True,
+            num_workers=workers,
+            pin_memory=on_gpu,
+            multiprocessing_context=start,
+        ),
+        DataLoader(test, BATCH_SIZE, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start),
     )
 
 

@@ -43,7 +43,8 @@ class Trainer:
         data = cifar10.load(source.folder, "auto", source.train_images, source.test_images)
         models = [self._model(network, seed) for seed in range(contender.runs)]
         self.loops: list[Engine | PlainLoop]
-        if contender.loop == "engine":
+        self.is_engine = contender.loop == "engine"
+        if self.is_engine:
             keep_freed_memory()
             make_deterministic()
             served = cifar10.served(data, BATCH_SIZE, device)
@@ -59,11 +60,16 @@ class Trainer:
         return ResNet(network.block, network.blocks_per_stage, network.ordering, dropout_p=DROPOUT_P)
 
     def train(self, steps: int, watched: bool) -> Block:
-        """So many steps of each run, in turns as the engine takes them."""
+        """So many steps: the engine's runs in turns, as it takes them; another loop on the stream that a script has."""
         for loop in self.loops:
             loop.watch.on = watched
         before, start = self._images(), time.perf_counter()
-        in_turns({str(index): itertools.islice(each, steps) for index, each in enumerate(self.steps)})
+        some = {str(index): itertools.islice(each, steps) for index, each in enumerate(self.steps)}
+        if self.is_engine:
+            in_turns(some)
+        else:  # a stream for each block, as in_turns would give it, has PyTorch wait at every parameter
+            for _ in some["0"]:
+                pass
         wait_for_device()
         seconds = time.perf_counter() - start
         parts: dict[str, list[float]] = defaultdict(list)

@@ -17,6 +17,7 @@ from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Result, Spread, Work
 from benchmarks.stopwatch import PARTS, Stopwatch
 from benchmarks.worker import Block, Trainer
+from lib import cifar10
 from lib.dropout import Dropout
 from lib.errors import BadInput
 from lib.ic import IC
@@ -88,6 +89,23 @@ def test_what_is_not_the_official_set_is_read_as_torchvision_reads_the_official_
     picture, label = loop.test_loader.dataset[0]
     assert picture.shape == (3, 32, 32) and picture.dtype == torch.float32 and isinstance(label, int)
     assert len(loop.train_loader.dataset) == 1000
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
+def test_a_loader_beside_a_gpu_forks_its_workers_as_a_script_does():
+    with source(quick=True) as images:
+        data = cifar10.load(images.folder, "auto", images.train_images, images.test_images)
+        train, test = reference.loaders(images.folder, data, torch.device("cuda"))
+    for loader in (train, test):
+        assert loader.num_workers == 4 and loader.multiprocessing_context.get_start_method() == "fork"
+
+
+@pytest.mark.parametrize("loop", ["plain", "tuned"])
+def test_a_reference_loop_stays_on_the_stream_that_a_script_is_on(loop, monkeypatch):
+    monkeypatch.setattr("benchmarks.worker.in_turns", lambda _: pytest.fail("it was given a stream of its own"))
+    with source(quick=True) as images:
+        trainer = Trainer(Contender(loop, loop, "float32"), TINY, images, CPU)
+    assert trainer.train(2, watched=False).images == 128
 
 
 # ---- what competes
