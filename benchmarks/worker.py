@@ -67,7 +67,7 @@ class Trainer:
         some = {str(index): itertools.islice(each, steps) for index, each in enumerate(self.steps)}
         if self.is_engine:
             in_turns(some)
-        else:  # a stream for each block, as in_turns would give it, has PyTorch wait at every parameter
+        else:  # with a stream for each block, as in_turns gives it, PyTorch may wait at every parameter
             for _ in some["0"]:
                 pass
         wait_for_device()
