@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from lib.card import RunCard
+from lib.checkpoint import Checkpoints
 from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics
+from lib.runs import Run
 from tests.making import CARD, IC_CARD
+from tools import study
 
 pytestmark = pytest.mark.slow  # every run is a process that imports torch
 
@@ -123,6 +126,14 @@ def test_where_it_is_killed_its_trainings_end_with_it(endless_study: subprocess.
     assert trainings(workplace)
     endless_study.kill()
     wait_until(lambda: trainings(workplace) == [])
+
+
+def test_runs_are_taken_seed_by_seed_and_within_a_seed_in_the_tables_order(tmp_path: Path) -> None:
+    cards = [dataclasses.replace(card, seed=seed) for card in (IC_CARD, CARD) for seed in (0, 1)]
+    started = study.commands([Run(card, Checkpoints(tmp_path, card.name, {})) for card in cards])
+    assert [card for _, each in started for card in each] == [
+        f"plan/{card.name}.json" for card in (cards[0], cards[2], cards[1], cards[3])
+    ]
 
 
 def test_without_a_plan_it_says_what_makes_one(workplace: Path) -> None:

@@ -106,8 +106,8 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
 
 
 def commands(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The processes to start: a name and the cards of each."""
-    cards = {run.card.name: f"plan/{run.card.name}.json" for run in runs}
+    """The processes to start: a name and the cards of each. Seed by seed, so that one stopped early can be compared."""
+    cards = {run.card.name: f"plan/{run.card.name}.json" for run in sorted(runs, key=lambda run: run.card.seed)}
     if torch.cuda.is_available():
         return [("the runs on the GPU", list(cards.values()))] if cards else []
     return [(name, [card]) for name, card in cards.items()]
