@@ -1,5 +1,6 @@
 """A process of a contender: started once, it trains a block of steps whenever it is told to by a pipe."""
 
+import collections
 import contextlib
 import dataclasses
 import itertools
@@ -8,7 +9,6 @@ import os
 import resource
 import sys
 import time
-from collections import defaultdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -68,11 +68,11 @@ class Trainer:
         if self.is_engine:
             in_turns(some)
         else:  # with a stream for each block, as in_turns gives it, PyTorch may wait at every parameter
-            for _ in some["0"]:
-                pass
+            for each in some.values():
+                collections.deque(each, maxlen=0)
         wait_for_device()
         seconds = time.perf_counter() - start
-        parts: dict[str, list[float]] = defaultdict(list)
+        parts: dict[str, list[float]] = collections.defaultdict(list)
         for loop in self.loops:
             for part, times in loop.watch.taken().items():
                 parts[part] += times

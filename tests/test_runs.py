@@ -130,7 +130,7 @@ def test_on_a_terminal_every_event_shows_above_the_table_but_epochs_do_not(tmp_p
     assert "FAILED: the loss became nan in epoch 3" in screen.getvalue() and "epoch 3/10" not in screen.getvalue()
 
 
-@pytest.mark.parametrize("options", [["--gpus", "0"], ["--seeds", "-1"], ["--gain", "0"], ["--epoch-seconds", "nan"]])
+@pytest.mark.parametrize("options", [["--gpus", "0"], ["--seeds", "-1"], ["--epoch-seconds", "nan"]])
 def test_an_estimate_for_nothing_is_refused_by_name(options, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["fleet_estimate", *options])
     with pytest.raises(SystemExit) as stopped:
