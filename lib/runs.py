@@ -42,19 +42,27 @@ class Run:
 
 
 class Pace:
-    """The work of all runs, in layers times epochs, and how fast it has been done since this began."""
+    """The work of all runs, in layers times epochs, and how fast it is done.
+
+    The first epoch of each run has the starts in it (imports, kernels to be compiled), which would make the rest look
+    long: the pace is that of the epochs after it.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.start, self.before = time.monotonic(), self.done
         self.total = sum(run.layers * run.card.epochs for run in runs)
+        self.begun = [run.epoch for run in runs]
+        self.started = False  # whether a run is past the first epoch that it had here
+        self.start, self.before = time.monotonic(), self.done
 
     @property
     def done(self) -> int:
         return sum(run.layers * run.epoch for run in self.runs)
 
     def summary(self) -> str:
-        """How far all runs are, and how long the rest will take at the pace since this began."""
+        """How far all runs are, and how long the rest will take. Ask whenever a run got further."""
+        if not self.started:
+            self._look_for_a_start()
         fresh = self.done - self.before
         rest = sum(run.work_left for run in self.runs if not run.over)
         left = (time.monotonic() - self.start) * rest / fresh if fresh > 0 else None
@@ -62,6 +70,13 @@ class Pace:
         return f"{finished} of {len(self.runs)} runs done" + (
             f", {duration(left)} left for all" if left is not None else ""
         )
+
+    def _look_for_a_start(self) -> None:
+        """Begin anew after each run's first epoch, until one has ended its second, or its only one."""
+        since = [(run, run.epoch - epoch) for run, epoch in zip(self.runs, self.begun, strict=True)]
+        self.started = any(epochs > 1 or (epochs and run.finished) for run, epochs in since)
+        if not self.started and self.done > self.before:
+            self.start, self.before = time.monotonic(), self.done
 
 
 def on_cores() -> int:

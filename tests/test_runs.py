@@ -56,6 +56,35 @@ def test_the_time_left_is_that_of_the_work_left_at_the_pace_since_the_start(
     assert pace.summary() == "1 of 2 runs done, 8 min left for all"  # 40 of 240 in 100 s
 
 
+def test_the_start_of_runs_that_begin_together_makes_the_rest_look_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.runs.time", clock := Clock())
+    runs = [member(dataclasses.replace(LONG, seed=seed), tmp_path) for seed in range(2)]
+    pace = Pace(runs)
+    said = []
+    for seconds, epoch in ((500, 1), (30, 2), (30, 3)):  # 500 s go by before the first epochs end
+        clock.now += seconds
+        for run in runs:
+            trained(run, epoch)
+            run.look()
+            pace.summary()
+            said.append(pace.summary())  # a table asks again and again
+    assert said[:2] == ["0 of 2 runs done"] * 2
+    assert said[3] == "0 of 2 runs done, 4 min left for all"  # 8 epochs of 30 s, not of 530
+    assert said[5] == "0 of 2 runs done, 4 min left for all"  # 7 of them: 3.5 min
+
+
+def test_runs_of_one_epoch_have_a_pace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lib.runs.time", clock := Clock())
+    runs = [member(dataclasses.replace(CARD, epochs=1, seed=seed), tmp_path) for seed in range(2)]
+    pace = Pace(runs)
+    clock.now += 100
+    trained(runs[0], 1)
+    runs[0].look()
+    assert pace.summary() == "1 of 2 runs done, 2 min left for all"
+
+
 def test_as_many_runs_at_once_as_cores_and_memory_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 10**9}.__getitem__)
