@@ -24,10 +24,12 @@ class Progress:
         self.start = time.monotonic()
         self.accuracy = "   -   "
         self.before = 0  # epochs that an earlier process trained
+        self.timed_from = 0  # the epochs done at `start`
 
     def resumed(self, history: Sequence[EpochRecord], place: Path) -> None:
         """Say that the run goes on after the epochs that are done already."""
-        self.before, self.accuracy = len(history), f"{history[-1].test_accuracy:7.2%}"
+        self.before = self.timed_from = len(history)
+        self.accuracy = f"{history[-1].test_accuracy:7.2%}"
         rest = "nothing is left to train" if self.before == self.epochs else f"goes on with {self.before + 1}"
         print(f"{self.title}  epochs 1 to {self.before} are in {place}: {rest}", flush=True)
 
@@ -51,6 +53,8 @@ class Progress:
             f"  test accuracy {self.accuracy}  {self.time_left(record.epoch)}",
             flush=True,
         )
+        if self.timed_from == self.before:  # the first epoch here has kernels' compiling in it, and more on a GPU
+            self.timed_from, self.start = record.epoch, time.monotonic()
 
     def warn_if_slow(self, step: float, steps: int) -> None:
         """Say before over an hour without a GPU how long the run and the study would take, and what to do instead."""
@@ -65,9 +69,9 @@ class Progress:
 
     def time_left(self, epochs_done: float) -> str:
         """About how long this run and the whole study will take from now on."""
-        if epochs_done <= self.before:
+        if epochs_done <= self.timed_from:
             return ""
-        pace = (time.monotonic() - self.start) / (epochs_done - self.before)  # seconds an epoch
+        pace = (time.monotonic() - self.start) / (epochs_done - self.timed_from)  # seconds an epoch
         here = pace * (self.epochs - epochs_done)
         later = self.later_work * self.epochs * pace + self.later_runs * self.setup
         return f"{duration(here)} left, {duration(here + later)} for all"

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,18 @@ def test_an_epochs_line_has_the_run_the_epoch_the_accuracy_and_the_time_left(clo
     out, err = capsys.readouterr()
     assert out == f"{TITLE}  epoch 2/4  train loss 1.234  test accuracy  71.25%  2 min left, 15 min for all\n"
     assert err == ""
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_after_the_first_epoch_here_the_pace_is_that_of_the_others(before, clock, capsys):
+    progress = Progress(TITLE, epochs=before + 4, images=100, later_work=0.0, later_runs=0)
+    if before:
+        progress.resumed([record(1 + epoch, 0.1) for epoch in range(before)], Path("here"))
+    for epoch, seconds in ((1, 600), (2, 60), (3, 60)):
+        clock.now += seconds
+        progress.epoch(record(before + epoch, 0.1))
+    said = [line.rpartition("%  ")[2] for line in capsys.readouterr().out.splitlines()][-3:]
+    assert said == ["30 min left, 30 min for all", "2 min left, 2 min for all", "60 s left, 60 s for all"]
 
 
 def test_the_last_runs_last_line_leaves_no_time(clock, capsys):
