@@ -18,12 +18,14 @@ class Run:
     def __init__(self, card: RunCard, checkpoints: Checkpoints) -> None:
         self.card, self.checkpoints = card, checkpoints
         self.layers = depth(card.block, card.blocks_per_stage)  # an epoch's time goes about with it
-        self.epoch = 0
-        self.look()
+        self.epoch = max(checkpoints.epochs(card.epochs), default=0)
+        self.seen: list[tuple[float, int]] = []  # when and where it was first and last seen to get further
 
     def look(self) -> bool:
         """Whether it got further since the last look."""
         before, self.epoch = self.epoch, max(self.checkpoints.epochs(self.card.epochs), default=0)
+        if self.epoch > before:
+            self.seen[1:] = [(time.monotonic(), self.epoch)]
         return self.epoch > before
 
     @property
@@ -42,41 +44,40 @@ class Run:
 
 
 class Pace:
-    """The work of all runs, in layers times epochs, and how fast it is done.
+    """The work of all runs, in layers times epochs, and how long the rest takes.
 
-    The first epoch of each run has the starts in it (imports, kernels to be compiled), which would make the rest look
-    long: the pace is that of the epochs after it.
+    That is told by each run's epochs after its first here, which has its start in it: imports, kernels to be compiled.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
+        self.before = self.done
         self.total = sum(run.layers * run.card.epochs for run in runs)
-        self.begun = [run.epoch for run in runs]
-        self.started = False  # whether a run is past the first epoch that it had here
-        self.start, self.before = time.monotonic(), self.done
+        self.side_by_side = 0  # the most runs that were seen at work
 
     @property
     def done(self) -> int:
         return sum(run.layers * run.epoch for run in self.runs)
 
     def summary(self) -> str:
-        """How far all runs are, and how long the rest will take. Ask whenever a run got further."""
-        if not self.started:
-            self._look_for_a_start()
-        fresh = self.done - self.before
-        rest = sum(run.work_left for run in self.runs if not run.over)
-        left = (time.monotonic() - self.start) * rest / fresh if fresh > 0 else None
+        """How far all runs are and, once one has ended a second epoch here, how long the rest will take."""
         finished = sum(run.finished for run in self.runs)
+        left = self._seconds_left()
         return f"{finished} of {len(self.runs)} runs done" + (
             f", {duration(left)} left for all" if left is not None else ""
         )
 
-    def _look_for_a_start(self) -> None:
-        """Begin anew after each run's first epoch, until one has ended its second, or its only one."""
-        since = [(run, run.epoch - epoch) for run, epoch in zip(self.runs, self.begun, strict=True)]
-        self.started = any(epochs > 1 or (epochs and run.finished) for run, epochs in since)
-        if not self.started and self.done > self.before:
-            self.start, self.before = time.monotonic(), self.done
+    def _seconds_left(self) -> float | None:
+        at_work = sum(bool(run.seen) and not run.over for run in self.runs)
+        self.side_by_side = max(self.side_by_side, at_work)
+        rest = [run.work_left for run in self.runs if not run.over]
+        if not rest:
+            return 0.0
+        seconds = sum(run.seen[-1][0] - run.seen[0][0] for run in self.runs if run.seen)
+        work = sum(run.layers * (run.seen[-1][1] - run.seen[0][1]) for run in self.runs if run.seen)
+        if not work:
+            return None
+        return seconds / work * max(sum(rest) / max(1, self.side_by_side), *rest)
 
 
 def on_cores() -> int:

@@ -40,49 +40,74 @@ def test_a_run_is_as_far_as_its_checkpoints_and_no_further_than_its_card_asks(tm
     assert (run.look(), run.epoch, run.finished) == (True, 10, True)
 
 
-def test_the_time_left_is_that_of_the_work_left_at_the_pace_since_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lib.runs.time", clock := Clock())
-    deep = dataclasses.replace(LONG, network="deep", blocks_per_stage=3)  # 20 layers
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("lib.runs.time", clock)
+    return clock
+
+
+def test_the_time_left_is_that_of_the_work_left(tmp_path: Path, clock: Clock) -> None:
+    deep = dataclasses.replace(LONG, network="deep", blocks_per_stage=3)  # 20 layers to 8
+    trained(member(LONG, tmp_path), 5)
     runs = [member(LONG, tmp_path), member(deep, tmp_path)]
-    trained(runs[0], 5)
-    runs[0].look()
-    pace = Pace(runs)
-    assert pace.summary() == "0 of 2 runs done"  # no pace yet: what an earlier process did says nothing of it
-    clock.now += 100
-    trained(runs[0], 10)
-    runs[0].look()
-    assert pace.summary() == "1 of 2 runs done, 8 min left for all"  # 40 of 240 in 100 s
-
-
-def test_the_start_of_runs_that_begin_together_makes_the_rest_look_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lib.runs.time", clock := Clock())
-    runs = [member(dataclasses.replace(LONG, seed=seed), tmp_path) for seed in range(2)]
     pace = Pace(runs)
     said = []
-    for seconds, epoch in ((500, 1), (30, 2), (30, 3)):  # 500 s go by before the first epochs end
+    for seconds, epoch in ((900, 6), (60, 7), (60, 10)):
+        clock.now += seconds
+        trained(runs[0], epoch)
+        runs[0].look()
+        said.append(pace.summary())
+    assert said == [
+        "0 of 2 runs done",  # neither what an earlier process did, nor the first epoch, with its start, tells a pace
+        "0 of 2 runs done, 28 min left for all",  # 8 in 60 s, 24 + 200 left
+        "1 of 2 runs done, 12 min left for all",  # 32 in 120 s, 200 left
+    ]
+
+
+def test_runs_side_by_side_tell_the_same_time_whichever_ends_an_epoch_first(tmp_path: Path, clock: Clock) -> None:
+    runs = [member(dataclasses.replace(LONG, seed=seed), tmp_path) for seed in range(4)]
+    pace = Pace(runs)
+    said = []
+    for seconds, epoch in ((500, 1), (60, 2), (60, 3)):
         clock.now += seconds
         for run in runs:
             trained(run, epoch)
             run.look()
-            pace.summary()
-            said.append(pace.summary())  # a table asks again and again
-    assert said[:2] == ["0 of 2 runs done"] * 2
-    assert said[3] == "0 of 2 runs done, 4 min left for all"  # 8 epochs of 30 s, not of 530
-    assert said[5] == "0 of 2 runs done, 4 min left for all"  # 7 of them: 3.5 min
+            pace.summary()  # a table asks again and again
+            said.append(pace.summary().rpartition(", ")[2])
+            clock.now += 1
+        clock.now -= len(runs)
+    assert said[:4] == ["0 of 4 runs done"] * 4
+    assert said[4:] == [f"{minutes} min left for all" for minutes in (9, 9, 9, 8, 8, 8, 8, 7)]
 
 
-def test_runs_of_one_epoch_have_a_pace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.runs.time", clock := Clock())
-    runs = [member(dataclasses.replace(CARD, epochs=1, seed=seed), tmp_path) for seed in range(2)]
+def test_fewer_runs_than_places_take_as_long_as_the_longest(tmp_path: Path, clock: Clock) -> None:
+    runs = [member(dataclasses.replace(LONG, seed=seed), tmp_path) for seed in range(2)]
     pace = Pace(runs)
-    clock.now += 100
-    trained(runs[0], 1)
-    runs[0].look()
-    assert pace.summary() == "1 of 2 runs done, 2 min left for all"
+    for epochs in ((1, 1), (5, 10)):
+        clock.now += 120
+        for run, epoch in zip(runs, epochs, strict=True):
+            trained(run, epoch)
+            run.look()
+        said = pace.summary()
+    assert said == "1 of 2 runs done, 2 min left for all"  # 240 s for 4 + 9 epochs: 92 s for the five left, not half
+
+
+def test_a_run_that_is_resumed_for_its_last_epoch_tells_no_pace(tmp_path: Path, clock: Clock) -> None:
+    runs = [member(dataclasses.replace(LONG, seed=seed), tmp_path) for seed in range(2)]
+    trained(runs[0], 9)
+    runs = [Run(run.card, run.checkpoints) for run in runs]
+    pace = Pace(runs)
+    clock.now += 900
+    for run, epoch in zip(runs, (10, 1), strict=True):
+        trained(run, epoch)
+        run.look()
+    assert pace.summary() == "1 of 2 runs done"
+    clock.now += 60
+    trained(runs[1], 2)
+    runs[1].look()
+    assert pace.summary() == "1 of 2 runs done, 8 min left for all"
 
 
 def test_as_many_runs_at_once_as_cores_and_memory_take(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,13 +163,13 @@ def test_without_a_terminal_every_epoch_is_a_line(
     assert capsys.readouterr().out == "a run  epoch 1/2  0 of 1 runs done\n"
 
 
-def test_a_run_that_has_failed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.runs.time", clock := Clock())
+def test_a_run_that_has_failed_is_not_waited_for(tmp_path: Path, clock: Clock) -> None:
     runs = [member(LONG, tmp_path), member(dataclasses.replace(LONG, seed=9), tmp_path)]
     pace = Pace(runs)
-    clock.now += 100
-    trained(runs[0], 5)
-    runs[0].look()
+    for epoch in (1, 5):
+        clock.now += 100
+        trained(runs[0], epoch)
+        runs[0].look()
     runs[1].fault = StageError("the loss became nan")
     assert pace.summary() == "0 of 2 runs done, 2 min left for all"
 
@@ -165,6 +190,15 @@ def test_an_estimate_for_nothing_is_refused_by_name(options, capsys, monkeypatch
     with pytest.raises(SystemExit) as stopped:
         fleet_estimate.main()
     assert stopped.value.code == 2 and options[0] in capsys.readouterr().err
+
+
+def test_with_many_gpus_a_study_waits_for_the_driver(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fleet_estimate", "--seeds", "1", "--gpus", "1", "64"])
+    monkeypatch.setattr(fleet_estimate, "driver_cost", lambda _: (1, 1.0))  # a byte and a second a checkpoint
+    fleet_estimate.main()
+    *_, one, many = (line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert (one[0], one[2], one[-1]) == ("1", "1.2 h", "36.5%")
+    assert (many[0], many[2], many[-1]) == ("64", "27 min", "100.0%")  # 1,600 checkpoints
 
 
 def test_tasks_fill_gpus_as_they_become_free() -> None:
