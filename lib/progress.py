@@ -53,7 +53,7 @@ class Progress:
             f"  test accuracy {self.accuracy}  {self.time_left(record.epoch)}",
             flush=True,
         )
-        if self.timed_from == self.before:  # the first epoch here has kernels' compiling in it, and more on a GPU
+        if self.timed_from == self.before:  # the first epoch here has the start in it: on a GPU, compiling
             self.timed_from, self.start = record.epoch, time.monotonic()
 
     def warn_if_slow(self, step: float, steps: int) -> None:

@@ -18,15 +18,26 @@ class Run:
     def __init__(self, card: RunCard, checkpoints: Checkpoints) -> None:
         self.card, self.checkpoints = card, checkpoints
         self.layers = depth(card.block, card.blocks_per_stage)  # an epoch's time goes about with it
-        self.epoch = max(checkpoints.epochs(card.epochs), default=0)
-        self.seen: list[tuple[float, int]] = []  # when and where it was first and last seen to get further
+        self.epoch = self._newest()
+        self.seen: list[tuple[float, int]] = []  # when it was first and last seen to get further, and to which epoch
 
     def look(self) -> bool:
         """Whether it got further since the last look."""
-        before, self.epoch = self.epoch, max(self.checkpoints.epochs(self.card.epochs), default=0)
+        before, self.epoch = self.epoch, self._newest()
         if self.epoch > before:
             self.seen[1:] = [(time.monotonic(), self.epoch)]
         return self.epoch > before
+
+    def _newest(self) -> int:
+        return max(self.checkpoints.epochs(self.card.epochs), default=0)
+
+    @property
+    def timed(self) -> tuple[float, int]:
+        """Seconds, and work in layers times epochs, of the epochs here after the first."""
+        if not self.seen:
+            return 0.0, 0
+        (start, first), (end, last) = self.seen[0], self.seen[-1]
+        return end - start, self.layers * (last - first)
 
     @property
     def finished(self) -> bool:
@@ -51,7 +62,6 @@ class Pace:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.before = self.done
         self.total = sum(run.layers * run.card.epochs for run in runs)
         self.side_by_side = 0  # the most runs that were seen at work
 
@@ -73,8 +83,7 @@ class Pace:
         rest = [run.work_left for run in self.runs if not run.over]
         if not rest:
             return 0.0
-        seconds = sum(run.seen[-1][0] - run.seen[0][0] for run in self.runs if run.seen)
-        work = sum(run.layers * (run.seen[-1][1] - run.seen[0][1]) for run in self.runs if run.seen)
+        seconds, work = (sum(each) for each in zip(*(run.timed for run in self.runs), strict=True))
         if not work:
             return None
         return seconds / work * max(sum(rest) / max(1, self.side_by_side), *rest)

@@ -51,7 +51,7 @@ class Display:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.pace = Pace(runs)
         layout = "{desc} |{bar:20}| {percentage:3.0f}%"
-        self.bar = tqdm(total=self.pace.total, initial=self.pace.before, bar_format=layout, disable=None)
+        self.bar = tqdm(total=self.pace.total, initial=self.pace.done, bar_format=layout, disable=None)
 
     def look(self) -> None:
         """Show what is new."""
