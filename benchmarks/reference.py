@@ -3,6 +3,7 @@
 Both train the engine's own network with its IC and dropout layers replaced by nn.BatchNorm2d and nn.Dropout.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,17 +68,10 @@ def loaders(folder: Path, data: DataSet, device: torch.device) -> tuple[DataLoad
     workers = 4 if on_gpu else 0
     # As in a script: a process that was itself spawned, as this one, else spawns them, each to import PyTorch anew.
     start = "fork" if on_gpu else None
-    return (
-        DataLoader(
-            train,
-            BATCH_SIZE,
-            shuffle=True,
-            num_workers=workers,
-            pin_memory=on_gpu,
-            multiprocessing_context=start,
-        ),
-        DataLoader(test, BATCH_SIZE, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start),
+    loader = functools.partial(
+        DataLoader, batch_size=BATCH_SIZE, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start
     )
+    return loader(train, shuffle=True), loader(test)
 
 
 class PlainLoop:
