@@ -16,6 +16,10 @@ from lib.files import canonical_json, read_json, write_whole
 SCHEMA = 1  # of checkpoints: one more, and no older checkpoint is used
 CHECKSUM = "sha256"  # a key of a card's file: of the rest of it
 RULES_OF_THE_EPOCH_ALONE = ("constant", "steps")  # learning-rate rules that do not look at how many epochs will follow
+RECIPE = (  # of a card's fields those that say how its run is trained
+    *("optimizer", "momentum", "weight_decay", "batch_size", "precision", "augmentation", "dropout_p"),
+    *("learning_rate", "learning_rate_rule", "learning_rate_steps", "learning_rate_factor"),
+)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
 
 
@@ -49,6 +53,12 @@ class RunCard:
     def name(self) -> str:
         """The run's name, also its stage's: `<network>-<ordering>-<seed>`."""
         return f"{self.network}-{self.ordering}-{self.seed}"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How the run is trained, as a JSON file has it: without what this run does not use."""
+        used = self._used()
+        return {key: list(used[key]) if type(used[key]) is tuple else used[key] for key in RECIPE if key in used}
 
     def seed_for(self, purpose: str, epoch: int = 0, step: int = 0) -> int:
         """A seed for one use of randomness, the same for every run of this card's seed; both count from 1.
@@ -123,6 +133,15 @@ def place_in_study(path: Path) -> tuple[int, list[RunCard]]:
         return [card.name for card in cards].index(path.stem) + 1, cards
     except (BadInput, ValueError):
         return 1, [RunCard.read(path)]
+
+
+def is_recipe(content: Any) -> bool:
+    """Whether a JSON value has the keys and types of a card's recipe."""
+    if not isinstance(content, dict):
+        return False
+    kinds = typing.get_type_hints(RunCard)
+    always = [key for key in RECIPE if not isinstance(kinds[key], types.UnionType)]
+    return set(always) <= set(content) <= set(RECIPE) and all(_fits(content[key], kinds[key]) for key in content)
 
 
 def _sha256(content: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.card import is_recipe
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
@@ -33,7 +34,10 @@ class RunFacts:
     ordering: str
     seed: int
     dataset: str  # what it was trained on, not what was asked for: never "auto"
+    train_images: int
+    test_images: int
     epochs: int  # asked for
+    recipe: dict[str, Any]  # how it was trained: as a run card has it
     parameters: int
     torch: str
     device: str
@@ -102,11 +106,15 @@ def _record(kind: type[Record], content: Any) -> Record:
     record = kind(**content)
     for name, wanted in typing.get_type_hints(kind).items():
         value = getattr(record, name)
-        if type(value) is not wanted and not (wanted is float and type(value) is int):
+        if name == "recipe":
+            fits = is_recipe(value)
+        else:
+            fits = type(value) is wanted or (wanted is float and type(value) is int)
+        if not fits:
             raise TypeError(f"{name} is {value!r}")
         if wanted is str and not (value and value.isprintable()):
             raise ValueError(f"{name} is {value!r}")
-        if wanted is not str and not (math.isfinite(value) and value >= 0):
+        if wanted in (int, float) and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} is {value!r}")
         if name.endswith("accuracy") and value > 1:
             raise ValueError(f"{name} is {value!r}, more than 1")

@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lib.card import NAME, RunCard
 from lib.errors import BadInput
-from lib.recipe import AT_TIMES, OF_THE_STUDY
 
 LAYERS = ("relu", "ic", "conv", "bn", "dropout")  # of which an ordering's name is made
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
@@ -128,9 +127,8 @@ class Study(Strict):
     def _recipe(self) -> dict[str, Any]:
         """How the runs are trained, without what none of them uses."""
         recipe: dict[str, Any] = {}
-        for key in (*OF_THE_STUDY, *AT_TIMES):
-            used = [value for card in self.cards() if (value := getattr(card, key)) is not None]
-            recipe |= {key: used[0]} if used else {}
+        for card in self.cards():
+            recipe |= card.recipe
         return recipe
 
 

@@ -4,6 +4,8 @@ import math
 import re
 from typing import Any
 
+from lib.card import is_recipe
+
 # Sec. 2.1, and where that is silent the README's reading: what `preset: replication` says.
 OF_THE_STUDY: dict[str, Any] = {
     "optimizer": "adam",
@@ -15,8 +17,6 @@ OF_THE_STUDY: dict[str, Any] = {
     "dropout_p": 0.05,
     "precision": "float32",
 }
-# Of some recipes only: of SGD, and of the rule "steps".
-AT_TIMES = ("momentum", "learning_rate_steps", "learning_rate_factor")
 
 
 def in_full(recipe: dict[str, Any]) -> str:
@@ -51,15 +51,15 @@ def _words(recipe: dict[str, Any]) -> dict[str, str]:
     return words
 
 
-def is_sound(recipe: dict[str, Any]) -> bool:
-    """Whether a recipe is as plan writes it. Raises KeyError or TypeError where it lacks something or is none."""
-    numbers = [recipe["learning_rate"], recipe["weight_decay"]]
-    numbers += [recipe[key] for key in ("dropout_p", "momentum", "learning_rate_factor") if key in recipe]
-    names = [recipe[key] for key in ("optimizer", "learning_rate_rule", "augmentation", "precision")]
-    steps = recipe.get("learning_rate_steps", [])
+def is_sound(recipe: Any) -> bool:
+    """Whether a recipe is as plan writes it. Raises OverflowError for a number that no float can hold."""
+    if not is_recipe(recipe):
+        return False
+    numbers = ("learning_rate", "weight_decay", "dropout_p", "momentum", "learning_rate_factor")
+    names = ("optimizer", "learning_rate_rule", "augmentation", "precision")
     return (
-        all(type(number) in (int, float) and 0 <= number < math.inf and float(number) == number for number in numbers)
-        and all(re.fullmatch(r"[a-z0-9_]+", name) for name in names)
-        and all(type(count) is int and 0 < count < 10**9 for count in [recipe["batch_size"], *steps])
+        all(0 <= float(recipe[key]) < math.inf for key in numbers if key in recipe)
+        and all(re.fullmatch(r"[a-z0-9_]+", recipe[key]) for key in names)
+        and all(0 < count < 10**9 for count in [recipe["batch_size"], *recipe.get("learning_rate_steps", [])])
         and ("learning_rate_steps" in recipe) == ("learning_rate_factor" in recipe)
     )

@@ -67,11 +67,7 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     runs = {path: read_metrics(path) for path in paths if path.exists()}
     for path, run in runs.items():
         first, other = next(iter(runs.items()))
-        if run.facts.epochs != study["epochs"]:
-            raise BadInput(
-                f"{path} is of a run of {run.facts.epochs} epochs, the study's have {study['epochs']}: "
-                "train it anew by `dvc repro`"
-            )
+        _require_studys(path, run, study)
         if run.facts.dataset != other.facts.dataset:
             raise BadInput(
                 f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
@@ -79,6 +75,18 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
             )
     _require_same_networks(runs)
     return list(runs.values())
+
+
+def _require_studys(path: Path, run: RunMetrics, study: dict[str, Any]) -> None:
+    """Raise BadInput where a run was trained otherwise than the study's are to be."""
+    scale = {key: getattr(run.facts, key) for key in ("epochs", "train_images", "test_images")}
+    wanted = study | study["recipe"]
+    for key, value in (scale | run.facts.recipe).items():
+        if value != wanted.get(key):
+            raise BadInput(
+                f"{path} was trained with {key} {value}, the study's runs have {wanted.get(key)}: "
+                "train it anew by `dvc repro`"
+            )
 
 
 def _require_same_networks(runs: Mapping[Path, RunMetrics]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from lib.metrics import EpochRecord, RunFacts, RunMetrics
+from lib.recipe import OF_THE_STUDY
 
 NETWORKS = {
     "resnet110": ("basic", 110),
@@ -24,7 +25,10 @@ def run_with(
     """A run with these test accuracies; unfinished where it was to have more epochs."""
     block, depth = NETWORKS[network]
     epochs = epochs or len(accuracies)
-    facts = RunFacts(network, block, depth, ordering, seed, dataset, epochs, 1000, "2.14.1", "cpu")
+    recipe = {key: value for key, value in OF_THE_STUDY.items() if key != "dropout_p" or "ic" in ordering.split("_")}
+    facts = RunFacts(
+        *(network, block, depth, ordering, seed, dataset, 50_000, 10_000, epochs, recipe, 1000, "2.14.1", "cpu")
+    )
     history = [EpochRecord(e, 0.001, 1.0, 0.4, 1.1, accuracy) for e, accuracy in enumerate(accuracies, start=1)]
     return RunMetrics(facts, tuple(history))
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ import torch
 from lib.card import RunCard, place_in_study
 from lib.checkpoint import Checkpoints
 from lib.files import canonical_json, write_whole
+from lib.metrics import read_metrics, write_metrics
 from lib.stopping import Stop
 from stages import train
 from tests.making import CARD, IC_CARD
@@ -450,16 +452,17 @@ def test_metrics_are_counted_and_damaged_ones_are_bad(study: Path) -> None:
 
 
 def test_metrics_made_under_different_circumstances_are_noted(study: Path) -> None:
-    path = Path("metrics", f"{CARD.name}.json")
-    text = path.read_text().replace('"baseline"', '"conv_relu_ic"').replace('"cpu"', '"Toy GPU"')
-    Path("metrics", f"{IC_CARD.name}.json").write_text(text)
+    run = read_metrics(Path("metrics", f"{CARD.name}.json"))
+    facts = dataclasses.replace(run.facts, ordering=IC_CARD.ordering, recipe=IC_CARD.recipe, device="Toy GPU")
+    write_metrics(Path("metrics", f"{IC_CARD.name}.json"), facts, run.history)
     count, mixed = doctor_study.metrics(Project())
     assert "2 of 2" in count.found
     assert mixed.mark == NOTE and "Toy GPU (1 run)" in mixed.found and "cpu (1 run)" in mixed.found
 
 
-def test_metrics_of_runs_that_are_not_the_plans_are_noted(study: Path) -> None:
-    write_plan(dataclasses.replace(CARD, epochs=3))
+@pytest.mark.parametrize("other", [{"epochs": 3}, {"blocks_per_stage": 2}, {"precision": "bfloat16"}])
+def test_metrics_of_runs_that_are_not_the_plans_are_noted(other: dict[str, Any], study: Path) -> None:
+    write_plan(dataclasses.replace(CARD, **other))
     _, others = doctor_study.metrics(Project())
     assert others.mark == NOTE and f"metrics/{CARD.name}.json" in others.cure
 

@@ -4,6 +4,7 @@ Every day the same few cases of each property; FUZZ_CASES=20000 tries so many ot
 """
 
 import collections
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from lib import claims_figure, drawing, figure4
-from lib.card import RunCard
+from lib.card import RunCard, is_recipe
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
 from lib.device import Circumstances
 from lib.errors import BadInput
@@ -477,7 +478,10 @@ def test_a_payload_with_a_right_checksum_is_refused_or_read_and_runs_nothing(
 
 # ---- (d) metrics
 
-FACTS = RunFacts("resnet110", "basic", 110, "conv_relu_ic", 0, "synthetic", 3, 1_731_674, "2.14.1", "cpu")
+FACTS = RunFacts(
+    *("resnet110", "basic", 110, "conv_relu_ic", 0, "synthetic", 50_000, 10_000, 3),
+    *(OF_THE_STUDY, 1_731_674, "2.14.1", "cpu"),
+)
 HISTORY = (*SNAPSHOT.history, EpochRecord(3, 0.0001, 0.0, 1.0, 1.5, 1.0))
 METRICS = {
     "test_accuracy": 1.0,
@@ -504,7 +508,9 @@ FACT_RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("network", "ordering", "dataset", "torch", "device"), text),
     "block": lambda value: value in ("basic", "bottleneck"),
     **dict.fromkeys(("depth", "parameters"), one_in(0, math.inf, int)),
+    **dict.fromkeys(("train_images", "test_images"), one_in(0, math.inf, int)),
     "epochs": one_in(1, math.inf, int),
+    "recipe": is_recipe,
     "seed": one_in(0, math.inf, int),
 }
 
@@ -592,6 +598,10 @@ def test_the_report_refuses_a_study_or_reports_what_it_says(
     monkeypatch.setattr(report, "to_html", lambda page: pages.append(page) or "a page")
     monkeypatch.setattr(drawing, "rendered", lambda figure, kind, dpi: drawn.append((kind, dpi)) or b"a figure")
     Path("plan/study.json").write_bytes(content)
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # no study at all
+        study = json.loads(content)
+        trained = {key: study[key] for key in ("train_images", "test_images", "recipe")}
+        write_metrics(Path("metrics/resnet110-conv_relu_ic-0.json"), dataclasses.replace(FACTS, **trained), HISTORY)
     if answer("study, report", lambda: ended(report.main, capsys), "") is None:
         assert drawn == pages == []
         return

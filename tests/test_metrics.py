@@ -5,6 +5,7 @@ import pytest
 
 from lib.errors import BadInput
 from lib.metrics import EpochRecord, RunFacts, read_metrics, write_metrics
+from lib.recipe import OF_THE_STUDY
 
 FACTS = RunFacts(
     network="resnet110",
@@ -13,7 +14,10 @@ FACTS = RunFacts(
     ordering="conv_relu_ic",
     seed=0,
     dataset="synthetic",
+    train_images=128,
+    test_images=40,
     epochs=4,
+    recipe=OF_THE_STUDY | {"learning_rate_rule": "steps", "learning_rate_steps": [2], "learning_rate_factor": 0.1},
     parameters=1_731_674,
     torch="2.14.1",
     device="cpu",
@@ -89,6 +93,11 @@ DAMAGE = {
     "a fact is a number for text": lambda file: file["run"][0].update(device=0),
     "a fact is true for a number": lambda file: file["run"][0].update(seed=False),
     "a fact is null": lambda file: file["run"][0].update(dataset=None),
+    "no recipe": lambda file: file["run"][0].pop("recipe"),
+    "the recipe is null": lambda file: file["run"][0].update(recipe=None),
+    "the recipe lacks something": lambda file: file["run"][0]["recipe"].pop("precision"),
+    "the recipe has something foreign": lambda file: file["run"][0]["recipe"].update(warm_up=5),
+    "the recipe has text for a number": lambda file: file["run"][0]["recipe"].update(batch_size="64"),
     "no history": lambda file: file.pop("history"),
     "history is null": lambda file: file.update(history=None),
     "history is empty": lambda file: file["history"].clear(),

@@ -108,7 +108,7 @@ def project(tmp_path, monkeypatch, capsys):
 
     def run(runs, *arguments, orderings=ORDERINGS):
         names = [f"{network}-{ordering}-{seed}" for network in NETWORKS for ordering in orderings for seed in range(3)]
-        study = {"preset": "replication", "epochs": 3, "train_images": 500, "test_images": 100, "runs": names}
+        study = {"preset": "replication", "epochs": 3, "train_images": 50_000, "test_images": 10_000, "runs": names}
         (tmp_path / "plan").mkdir(exist_ok=True)
         study |= {"report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
         (tmp_path / "plan/study.json").write_bytes(canonical_json(study))

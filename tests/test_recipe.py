@@ -57,6 +57,7 @@ def test_where_no_run_has_dropout_none_is_told_of() -> None:
         *({"optimizer": value} for value in ("", "a\nb")),
         {"learning_rate_steps": [0.5], "learning_rate_factor": 0.1},
         {"learning_rate_steps": [80]},
+        {"warm_up": 5},
     ],
 )
 def test_a_recipe_that_plan_would_not_write_is_not_sound(wrong: dict[str, Any]) -> None:

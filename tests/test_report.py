@@ -92,9 +92,14 @@ def test_synthetic_data_is_named_in_every_table(study, undrawn):
 
 
 def test_every_table_tells_what_is_unlike_the_study(study, undrawn):
+    unlike = {"precision": "bfloat16", "dropout_p": 0.1}
     content = json.loads((study / "plan/study.json").read_bytes())
-    content["recipe"] |= {"precision": "bfloat16", "dropout_p": 0.1}
+    content["recipe"] |= unlike
     (study / "plan/study.json").write_bytes(canonical_json(content))
+    for run in all_runs():
+        recipe = run.facts.recipe | {key: value for key, value in unlike.items() if key in run.facts.recipe}
+        facts = dataclasses.replace(run.facts, recipe=recipe)
+        write_metrics(study / f"metrics/{run.name}.json", facts, run.history)
     report.main()
     for name in ("table1.md", "claims.md"):
         told = (study / "plots" / name).read_text().splitlines()[0]
@@ -193,11 +198,20 @@ def test_no_runs_at_all_is_refused(study, capsys):
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"), [({"dataset": "synthetic"}, "synthetic"), ({"epochs": 4}, "4 epochs")], ids=["data", "epochs"]
+    ("facts", "told"),
+    [
+        ({"dataset": "synthetic"}, "synthetic"),
+        ({"epochs": 4}, "epochs 4"),
+        ({"train_images": 600}, "train_images 600"),
+        ({"test_images": 500}, "test_images 500"),
+        ({"recipe": OF_THE_STUDY | {"precision": "bfloat16"}}, "precision bfloat16"),
+        ({"recipe": OF_THE_STUDY | {"dropout_p": 0.1}}, "dropout_p 0.1"),
+        ({"recipe": OF_THE_STUDY | {"momentum": 0.9}}, "momentum 0.9"),
+    ],
 )
 def test_a_run_under_other_circumstances_is_refused_and_named(study, capsys, facts, told):
-    run = run_of("resnetb164", "baseline", **facts)
-    write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
+    run = run_of("resnetb164", "baseline")
+    write_metrics(study / f"metrics/{run.name}.json", dataclasses.replace(run.facts, **facts), run.history)
     line = refused(capsys)
     assert "resnetb164-baseline-0.json" in line and told in line
 
