@@ -31,6 +31,8 @@ def source(quick: bool) -> Iterator[Source]:
     if OBTAINED.exists() and not quick:
         yield Source(OBTAINED)
         return
+    if not quick:
+        print(f"benchmarks: {OBTAINED} is not there: on the {synthetic.NAME} set; `dvc repro download` gets CIFAR-10")
     per_file = 200 if quick else synthetic.IMAGES_PER_FILE
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

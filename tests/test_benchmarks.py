@@ -17,7 +17,7 @@ from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Result, Spread, Work
 from benchmarks.stopwatch import PARTS, Stopwatch
 from benchmarks.worker import Block, Trainer
-from lib import cifar10
+from lib import cifar10, synthetic
 from lib.dropout import Dropout
 from lib.errors import BadInput
 from lib.ic import IC
@@ -89,6 +89,18 @@ def test_what_is_not_the_official_set_is_read_as_torchvision_reads_the_official_
     picture, label = loop.test_loader.dataset[0]
     assert picture.shape == (3, 32, 32) and picture.dtype == torch.float32 and isinstance(label, int)
     assert len(loop.train_loader.dataset) == 1000
+
+
+def test_it_is_said_where_the_images_are_not_real(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(synthetic, "IMAGES_PER_FILE", 2)
+    with source(quick=False) as images:
+        assert images.dataset == "synthetic"
+    assert "data/cifar10 is not there: on the synthetic set" in capsys.readouterr().out
+    cifar10.write_stand_in(Path("data/cifar10"), "another", synthetic.generate(0, 2), synthetic.CLASSES)
+    with source(quick=False) as images:
+        assert images.folder == Path("data/cifar10")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
