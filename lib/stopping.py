@@ -17,12 +17,14 @@ PR_SET_PDEATHSIG = 1  # prctl(2): send this process a signal when its parent end
 
 
 class Stop:
-    """Turns SIGTERM and SIGINT (Ctrl-C) into Stopped at the next step; a second signal ends the process at once.
+    """Turns SIGTERM and SIGINT (Ctrl-C) into Stopped at the next step; the same signal again ends the process at once.
 
+    The other one does not: after a Ctrl-C, which a terminal sends to all its processes, their parent sends SIGTERM.
     DVC takes a stage that exits with 0 for done, so a stop ends with 128 plus the signal's number, always.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str = "train") -> None:
+        self.stage = stage  # for what is said
         self.signal: int | None = None
 
     def listen(self) -> None:
@@ -39,12 +41,14 @@ class Stop:
                 raise Stopped("the process that started this run has ended", signal.SIGTERM)
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal == number:
             os._exit(128 + number)
+        if self.signal is not None:
+            return
         self.signal = number
         # Not print(): the signal may have interrupted one, and a buffered writer cannot be entered twice.
         with contextlib.suppress(OSError):
-            os.write(2, f"train: {signal.Signals(number).name}: stopping at the next step\n".encode())
+            os.write(2, f"{self.stage}: {signal.Signals(number).name}: stopping at the next step\n".encode())
 
     def check(self) -> None:
         """Raise Stopped if a signal has come."""
