@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class StageError(Exception):
@@ -33,6 +33,11 @@ class Stopped(StageError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.status = 128 + signal_number  # as shells report it
+
+
+def status_of(failures: Iterable[int]) -> int:
+    """The exit status of several failures: that to try again only where none of them is to be mended first."""
+    return max(set(failures) - {TryAgain.status}, default=TryAgain.status)
 
 
 def printable(text: str, kept: str = "") -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from lib.errors import StageError, Stopped
+from lib.errors import StageError, Stopped, status_of
 
 AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
 
@@ -48,7 +48,7 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
         print(f"train: {name}: {error}", file=sys.stderr, flush=True)
     if failed:
         summary = StageError(f"{len(failed)} of {of} runs failed, the others are done: {', '.join(failed)}")
-        summary.status = max(error.status for error in failed.values())
+        summary.status = status_of(error.status for error in failed.values())
         raise summary
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lib import cifar10, dvc, node
 from lib.card import RunCard
-from lib.errors import BadInput, StageError, Stopped, TryAgain, errors_exit
+from lib.errors import BadInput, StageError, Stopped, errors_exit, status_of
 from lib.fleet import Fleet
 from lib.fleet_plan import Member, held
 from lib.runs import on_cores
@@ -41,7 +41,7 @@ def main() -> None:
         "without it, and without RAY_ADDRESS, this machine alone is taken: all its GPUs, or its cores",
     )
     address = parser.parse_args().address
-    stop = Stop()
+    stop = Stop("fleet")
     with errors_exit("fleet"):
         stop.listen()
         require_installed()
@@ -136,8 +136,7 @@ def failure(failed: dict[str, StageError], of: int) -> StageError:
         f"{len(failed)} of {of} runs failed{others}: {', '.join(failed)}. "
         "Mend them, then give the same command again: it draws the report once all runs are there"
     )
-    to_mend = {error.status for error in failed.values()} - {TryAgain.status}
-    summary.status = max(to_mend, default=TryAgain.status)
+    summary.status = status_of(error.status for error in failed.values())
     return summary
 
 
