@@ -109,12 +109,8 @@ class Checkpoints:
 
         Raises Damaged if it is not sound, or of another run, and BadInput (disk full).
         """
-        arrived = self.folder / "arrived" / Path(name).name
-        write_whole(arrived, content)
-        snapshot = read_checkpoint(arrived, self.fingerprint)
+        snapshot = _snapshot(self.folder / Path(name).name, content, self.fingerprint)
         write_whole(self.path(snapshot.epoch), content)
-        with contextlib.suppress(OSError):
-            arrived.unlink()
         self._delete_those_before(snapshot.epoch)
         return snapshot
 
@@ -178,6 +174,11 @@ def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
         raise Damaged(f"{path} is damaged ({error.strerror})") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}): mend that, then run the command again") from None
+    return _snapshot(path, content, fingerprint)
+
+
+def _snapshot(path: Path, content: bytes, fingerprint: str | None) -> Snapshot:
+    """What a checkpoint's file of that name holds. Raises Damaged."""
     try:
         magic, digest, length = HEADER.unpack_from(content)
         body = memoryview(content)[HEADER.size :]

@@ -295,8 +295,7 @@ def test_a_run_that_only_looks_finished_is_trained(run: Member, tmp_path: Path) 
 
 
 def test_a_disk_that_is_full_here_ends_in_one_line(run: Member, tmp_path: Path) -> None:
-    run.checkpoints.folder.mkdir(parents=True)
-    (run.checkpoints.folder / "arrived").write_text("in the way")
+    run.checkpoints.path(1).mkdir(parents=True)  # in the way
     with pytest.raises(BadInput, match="could not be written"):
         run.keep(checkpoint(run, 1, tmp_path / "node"))
 
