@@ -77,6 +77,8 @@ def verified_file(path: Path, size: int, sha256: str) -> bytes:
     """A file's content, if it has that size and that SHA-256; else BadInput that names it."""
     try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{path} is not there: `dvc repro download` gets it") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}): {_CURE}") from None
     if fault := fault_of(content, size, sha256):

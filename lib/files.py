@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def failures_named(path: Path) -> Iterator[None]:
+    """Turn an OSError of the body into BadInput that names its file, or the path where it names none."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"{error.filename or path}: {error.strerror or error}: make room, give rights or move away what is there, "
+            "then run the same command again"
+        ) from None
+
+
 def require_writable(*paths: Path) -> None:
     """Raise BadInput unless each file can be written or replaced: better now than after hours of work.
 
@@ -62,6 +75,8 @@ def require_writable(*paths: Path) -> None:
     for path in paths:
         if path.is_dir():
             raise BadInput(f"{path} is to be written and is a folder: move it away")
+        with failures_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f"{path.name}.probe")
         write_whole(probe, b"")
         os.unlink(probe)

@@ -6,7 +6,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +15,40 @@ import requests
 
 from lib import cifar10, synthetic
 from lib.errors import BadInput
-from lib.files import write_whole
+from lib.files import failures_named, write_whole
 
 OFFICIAL_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 SECONDS_TO_ANSWER = 5
 MOST_BYTES = 40_000_000  # no file of CIFAR-10 is larger; an archive that claims more is not read on
 SYNTHETIC_SEED = 0
+# The data sets that are made here, by name: the six files' images and labels, and the classes.
+STAND_INS: dict[str, Callable[[], tuple[dict[str, cifar10.Split], list[str]]]] = {
+    synthetic.NAME: lambda: (synthetic.generate(SYNTHETIC_SEED), synthetic.CLASSES),
+}
+DATA_SETS = ("cifar10", "auto", *STAND_INS)  # what may be wanted
 _CURE = "set CIFAR10_SOURCE to a folder with the batches, to cifar-10-python.tar.gz or to an https address of it"
 
 
 def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
     """Make `folder` hold the wanted data set, verified, and return its name.
 
-    wanted: "cifar10", strictly; "synthetic"; or "auto": CIFAR-10 if it can be had, else the synthetic set.
+    wanted: "cifar10", strictly; a stand-in by its name; or "auto": CIFAR-10 if it can be had, else the synthetic set.
     source: where CIFAR-10 is (see CIFAR10_SOURCE in the README), or None for the official address.
     archive: where a downloaded archive is kept.
-    A folder that holds it already, intact, stays as it is. Whatever goes wrong, the old folder stays.
+    A folder that holds CIFAR-10 already, intact, stays as it is; a stand-in is made anew, since the code that makes it
+    may be another now. Whatever goes wrong, the old folder stays.
     Raises BadInput that names the source, what is wrong and the cure.
     """
     with contextlib.suppress(BadInput):
-        name, _ = cifar10.verified_files(folder)
-        if name == wanted or (wanted == "auto" and name == "cifar10"):
-            return name
-    with _new_folder(folder) as new:
-        if wanted == "synthetic" or not _fetch(wanted, new, source, archive):
-            cifar10.write_stand_in(new, synthetic.NAME, synthetic.generate(SYNTHETIC_SEED), synthetic.CLASSES)
-            return synthetic.NAME
-    return "cifar10"
+        if cifar10.verified_files(folder)[0] == "cifar10" and wanted not in STAND_INS:
+            return "cifar10"
+    with failures_named(folder), _new_folder(folder) as new:
+        if wanted not in STAND_INS and _fetch(wanted, new, source, archive):
+            return "cifar10"
+        name = wanted if wanted in STAND_INS else synthetic.NAME
+        cifar10.write_stand_in(new, name, *STAND_INS[name]())
+        return name
 
 
 def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool:

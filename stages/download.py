@@ -13,7 +13,8 @@ from lib.errors import BadInput, errors_exit
 from lib.files import read_json
 
 SYNTHETIC_NOTICE = """download: CIFAR-10 is out of reach: training on the built-in SYNTHETIC set instead.
-download: its accuracies say nothing about CIFAR-10. For the real one, set CIFAR10_SOURCE and run this again."""
+download: its accuracies say nothing about CIFAR-10. For the real one, set CIFAR10_SOURCE, then
+download: `make rehearsal` again, or `dvc repro -f -s download` (what does not change, DVC does not run again)."""
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def wanted_data_set(path: Path) -> str:
     """The data set that the study in a file is of. Raises BadInput that names the file."""
     study = read_json(path)
     wanted = study.get("dataset") if isinstance(study, dict) else None
-    if wanted not in ("cifar10", "auto", "synthetic"):
+    if wanted not in obtain.DATA_SETS:
         raise BadInput(f"{path} names no data set that there is: `python -m stages.plan` writes it anew")
     return wanted
 

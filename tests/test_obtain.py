@@ -603,14 +603,37 @@ def test_an_archive_whose_compressed_data_are_damaged_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("source", ["/nowhere", None, "http://127.0.0.1/"])
-@pytest.mark.parametrize("world, wanted", [("official", "cifar10"), ("official", "auto"), ("stand_in", "synthetic")])
+@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
 def test_an_intact_folder_stays_untouched_and_the_source_is_not_looked_at(
-    world: str, wanted: str, source: str | None, cache: Path, request: pytest.FixtureRequest
+    wanted: str, source: str | None, cache: Path, official: Path
 ) -> None:
-    folder: Path = request.getfixturevalue(world)
-    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (folder, *folder.rglob("*"))}
-    assert obtain.obtain(wanted, folder, source, cache) == ("cifar10" if world == "official" else "synthetic")
-    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (folder, *folder.rglob("*"))} == before
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (official, *official.rglob("*"))}
+    assert obtain.obtain(wanted, official, source, cache) == "cifar10"
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in (official, *official.rglob("*"))} == before
+
+
+def test_a_stand_in_is_that_of_the_code_as_it_is_now(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obtain.obtain("synthetic", folder, None, cache)
+    before = tree(folder.parent)
+    obtain.obtain("synthetic", folder, None, cache)
+    assert tree(folder.parent) == before
+    monkeypatch.setattr(obtain, "SYNTHETIC_SEED", 1)
+    obtain.obtain("synthetic", folder, None, cache)
+    assert tree(folder.parent) != before
+
+
+def test_a_data_set_of_ones_own_is_an_entry(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(obtain.STAND_INS, "mine", lambda: (synthetic.generate(3), list("abcdefghij")))
+    assert obtain.obtain("mine", folder, None, cache) == "mine"
+    assert cifar10.load(folder, "mine", 1, 1).name == "mine"
+
+
+def test_where_the_folder_cannot_be_made_it_is_named_in_one_line(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(BadInput, match=r"data: .*: make room, give rights or move away"):
+        obtain.obtain("synthetic", tmp_path / "data" / "cifar10", None, cache)
 
 
 @pytest.mark.parametrize("damage", [flip_bit, Path.unlink])
