@@ -1,6 +1,7 @@
 """Parameters -> validated study -> run cards. Everything is checked here, before a file is touched."""
 
 import dataclasses
+import decimal
 import difflib
 import re
 import typing
@@ -13,21 +14,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lib.card import NAME, RunCard
 from lib.errors import BadInput
 
-LAYERS = ("relu", "ic", "conv", "bn", "dropout")  # of which an ordering's name is made
+# Of which an ordering's name is made, and whether it takes dropout_p.
+LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+DIGITS_TO_WRITE = 20  # of a number that is proposed
 READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # by YAML 1.1 (PyYAML) than by 1.2 (DVC)
 
 
 def checked_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError("a name is of small letters, digits and _, and begins with a letter")
+        raise ValueError("a name is of at most 48 small letters, digits and _, and begins with a letter")
     return name
 
 
 def checked_ordering(name: str) -> str:
     layers = name.split("_")
-    if name != "baseline" and (layers.count("conv") != 1 or not set(layers) <= set(LAYERS)):
+    if name != "baseline" and (layers.count("conv") != 1 or not set(layers) <= LAYERS.keys()):
         raise ValueError(
             f"an ordering is baseline, or the layers of a unit joined by _, conv once: {', '.join(LAYERS)}"
         )
@@ -109,7 +112,7 @@ class Study(Strict):
         used |= {"network": network, "ordering": ordering, "seed": seed, **self.networks[network].model_dump()}
         used["learning_rate_steps"] = tuple(self.learning_rate_steps)
         unused = [
-            "dropout_p" * (not {"ic", "dropout"} & set(ordering.split("_"))),
+            "dropout_p" * (not any(LAYERS.get(layer) for layer in ordering.split("_"))),
             "momentum" * (self.optimizer != "sgd"),
             "learning_rate_steps" * (self.learning_rate_rule != "steps"),
             "learning_rate_factor" * (self.learning_rate_rule != "steps"),
@@ -196,7 +199,7 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
         if unknown and preset == params["preset"]:  # others may go on naming one that was taken away
             raise BadInput(
                 f"{path}: {where}networks: there is no network {unknown[0]!r}{_nearest(unknown[0], networks)}; "
-                "take it out here, or add it to the top-level networks"
+                f"take it out here (-S '~{where}networks.{unknown[0]}'), or add it to the top-level networks"
             )
         merged["networks"] = networks | {name: each for name, each in overrides["networks"].items() if name in networks}
     try:
@@ -218,6 +221,8 @@ def _one_line(error: Any, where: str) -> str:
         known = _keys_beside(error["loc"])
         return f"unknown key {key}{_nearest(error['loc'][-1], known)}"
     problem = error["msg"].removeprefix("Value error, ")
+    if kind == "list_type":
+        problem = "a list is wanted, as [0, 1]"
     if isinstance(value, str) and kind in ("float_type", "int_type"):
         problem = f"a number is wanted and this is text{_number_hint(value)}"
     return f"{key}: {value!r}: {problem.replace('Input', 'it')}"
@@ -226,10 +231,12 @@ def _one_line(error: Any, where: str) -> str:
 def _number_hint(text: str) -> str:
     """How to write what was probably meant: YAML 1.1, which PyYAML reads, sees no number in 1e-3."""
     try:
-        number = float(text)
-    except ValueError:
+        number = decimal.Decimal(text)
+    except decimal.InvalidOperation:
         return ""
-    return f" to YAML: write {number:f}".rstrip("0") if "e" in text.lower() else ": write it without quotes"
+    if not number.is_finite() or abs(number.adjusted()) > DIGITS_TO_WRITE:
+        return ""
+    return f" to YAML: write {number:f}" if "e" in text.lower() else ": write it without quotes"
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:

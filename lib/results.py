@@ -22,7 +22,7 @@ def read_study(path: Path) -> dict[str, Any]:
         sound = (
             type(runs) is list
             and all(
-                re.fullmatch(r"[a-z0-9_]+-[a-z_]+-[0-9]+", run) and ordering_name(run.split("-")[1]) for run in runs
+                re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) and ordering_name(run.split("-")[1]) for run in runs
             )
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 from lib.errors import errors_exit
-from lib.files import canonical_json, write_whole
+from lib.files import canonical_json, failures_named, write_whole
 from lib.plan import read_study
+from lib.words import counted
 
 
 def main() -> None:
@@ -18,10 +19,14 @@ def main() -> None:
             card.write(folder / f"{card.name}.json")
         write_whole(folder / "study.json", canonical_json(study.summary()))
         named = {"study.json", *(f"{card.name}.json" for card in study.cards())}
-        for path in folder.iterdir():
-            if path.name not in named:  # the card of a run that is no longer in the study, or what a crash left
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"plan: {len(study.cards())} runs of preset {study.preset}, {study.epochs} epochs each")
+        with failures_named(folder):
+            for path in folder.iterdir():
+                if path.name not in named:  # the card of a run that is no longer in the study, or what a crash left
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        runs = counted(len(study.cards()), "run")
+        print(f"plan: {runs} of preset {study.preset}, of {counted(study.epochs, 'epoch')} each")
+        if "baseline" not in study.orderings:
+            print("plan: baseline is not among the orderings: there is nothing to compare them with, and no statistics")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_a_network_can_be_taken_away_or_replaced_though_a_preset_that_is_not_use
     assert list(study_of(tmp_path, text).networks) == ["resnet20"]
     message = refusal(tmp_path, with_key("preset", "rehearsal", text).encode())
     assert "presets.rehearsal.networks: there is no network 'resnet110'" in message
-    assert message.endswith("take it out here, or add it to the top-level networks")
+    assert "take it out here (-S '~presets.rehearsal.networks.resnet110'), or add it" in message
 
 
 def test_pyyaml_and_dvc_read_the_same_parameters():
@@ -171,6 +171,9 @@ ONE = "{block: basic, blocks_per_stage: 1}"
 BAD = [
     ("dropout_p", "1e-3", "text"),
     ("dropout_p", "1e-3", "write 0.001"),
+    ("weight_decay", "1e-7", "write 0.0000001"),
+    ("epochs", "1e2", "write 100"),
+    ("weight_decay", "1e999999999", "a number is wanted and this is text"),
     ("dropout_p", "'0.05'", "without quotes"),
     ("dropout_p", "five percent", "number"),
     ("dropout_p", "true", "number"),
