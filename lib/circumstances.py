@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lib.arms import arms_of
 from lib.commit import Commit
 from lib.metrics import RunMetrics
 from lib.panels import orderings_of, panels_of
-from lib.paper import data_name, ordering_name
+from lib.paper import TEST_IMAGES, data_name, ordering_name
 from lib.recipe import departures
 from lib.recipe import in_full as recipe_in_full
 from lib.words import counted, some
@@ -14,11 +15,10 @@ from lib.words import counted, some
 
 def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     """Data, scale, what is unlike the study, number of runs, software and device: for titles and captions."""
-    seeds = len({run.facts.seed for run in runs if run.finished})
     unlike = "".join(f", {each}" for each in departures(study["recipe"]))
     return (
-        f"{data_name(runs[0].facts.dataset)} ({study['train_images']:,} training images), preset {study['preset']}, "
-        f"{counted(study['epochs'], 'epoch')}{unlike}, n = {counted(seeds, 'seed')}, "
+        f"{data_name(runs[0].facts.dataset)} ({_images(study)}), preset {study['preset']}, "
+        f"{counted(study['epochs'], 'epoch')}{unlike}, n = {_seeds(runs)}, "
         f"{counted_runs(study, runs)}, PyTorch {_torches(runs)}, {_devices(runs)}"
     )
 
@@ -60,6 +60,19 @@ def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     finished = sum(run.finished for run in runs)
     under_way = f", {len(runs) - finished} under way" * (finished < len(runs))
     return f"{finished} of {counted(len(study['runs']), 'run')}{under_way}"
+
+
+def _images(study: dict[str, Any]) -> str:
+    """How many images there were to train on, and to test on where that is a part of the test set."""
+    test = "" if study["test_images"] == TEST_IMAGES else f", {study['test_images']:,} test images"
+    return f"{study['train_images']:,} training images{test}"
+
+
+def _seeds(runs: Sequence[RunMetrics]) -> str:
+    """How many finished runs an arm has; of arms that have not as many, the fewest and the most."""
+    counts = {len(arm.finished) for arm in arms_of(runs)} - {0} or {0}
+    fewest = f"{min(counts)} to " * (len(counts) > 1)
+    return fewest + counted(max(counts), "seed")
 
 
 def _torches(runs: Sequence[RunMetrics]) -> str:

@@ -28,8 +28,9 @@ MEASURED = (
 COMPARED = (
     "Mean ± standard deviation over n seeds. Differences: arm minus its network's baseline, paired by seed, with the "
     "95 % t-interval; wins, the seeds in which the arm is better; p of the paired t-test, two-sided, Holm-corrected "
-    "for all comparisons of the claim. Measures and comparisons were fixed before the runs. Bold where p < 0.05, for "
-    "better or worse; a dash where the data cannot say."
+    "for all comparisons of the claim. Measures and comparisons are the program's, none picked by its result; p holds "
+    "where the number of seeds was fixed beforehand too. Bold where p < 0.05, for better or worse; a dash where the "
+    "data cannot say."
 )
 
 LEVELS = (0.70, 0.75, 0.80)  # fixed before the study: one chosen from its curves would favour an arm

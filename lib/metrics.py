@@ -20,7 +20,7 @@ class EpochRecord:
     learning_rate: float
     train_loss: float  # over the epoch's own steps, in train mode
     train_accuracy: float
-    test_loss: float  # over the whole test set, in eval mode
+    test_loss: float  # over the run's test images, in eval mode
     test_accuracy: float
 
 

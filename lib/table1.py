@@ -11,6 +11,7 @@ from lib.metrics import RunMetrics
 from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import data_name, model_name, table1_accuracy, unit_name
 from lib.sample import Sample
+from lib.words import counted
 
 NAMES = ["Model", "Depth", "Layers in Residual Unit"]
 PAPER = ["Paper", "Difference to paper"]
@@ -24,8 +25,8 @@ COMPARED = (
     "Mean ± standard deviation over n seeds, each of the last epoch. Difference to baseline: mean over the seeds that "
     "both have finished, arm minus its network's baseline, paired by seed; its 95 % t-interval; wins, the seeds in "
     "which the arm is better; p of the paired t-test, two-sided, Holm-corrected for the study's {comparisons}. "
-    "Metric and comparisons were fixed before the runs. Bold where p < 0.05, for better or worse; a dash where the "
-    "data cannot say."
+    "Metric and comparisons are the program's, none picked by its result; p holds where the number of seeds was fixed "
+    "beforehand too. Bold where p < 0.05, for better or worse; a dash where the data cannot say."
 )
 
 
@@ -121,7 +122,7 @@ def reading(table: Sequence[Row]) -> str:
     if not several(compared):
         return ONE_SEED
     family = compared[0].family
-    return COMPARED.format(comparisons=f"{family} comparison{'s' * (family > 1)}")
+    return COMPARED.format(comparisons=counted(family, "comparison"))
 
 
 def to_markdown(table: Sequence[Row], dataset: str, caption: str) -> str:

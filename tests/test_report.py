@@ -149,6 +149,27 @@ def test_of_many_missing_runs_some_are_named(study, undrawn, capsys):
     assert "15 of 16 runs are missing" in line and line.endswith(" and 7 more") and len(line) < 300
 
 
+def test_a_part_of_the_test_set_is_told(study, undrawn):
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"test_images": 2000}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    report_runs = [
+        dataclasses.replace(run, facts=dataclasses.replace(run.facts, test_images=2000)) for run in all_runs()
+    ]
+    for run in report_runs:
+        write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
+    report.main()
+    assert "CIFAR-10 (50,000 training images, 2,000 test images), preset" in (study / "plots/table1.md").read_text()
+
+
+def test_arms_of_unlike_numbers_of_seeds_are_told_by_the_fewest_and_the_most(study, undrawn):
+    runs = [*all_runs(), run_of("resnet110", "conv_relu_ic", seed=1)]
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"runs": [run.name for run in runs]}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    write_metrics(study / f"metrics/{runs[-1].name}.json", runs[-1].facts, runs[-1].history)
+    report.main()
+    assert ", n = 1 to 2 seeds, 17 of 17 runs," in (study / "plots/table1.md").read_text()
+
+
 def test_a_run_under_way_counts_neither_as_a_seed_nor_as_done(study, undrawn):
     run = run_with([0.1, 0.2], "resnet164", "baseline", seed=0, epochs=3)
     write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
