@@ -1,8 +1,8 @@
+import contextlib
 import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,8 @@ import yaml
 from torch import nn
 
 from lib.ic import IC
-from lib.resnet import BLOCKS, Block, ResNet, depth
+from lib.resnet import BLOCKS, ResNet, depth
+from tools import structure as structures
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 PAPERS = ("baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic")
@@ -115,53 +116,48 @@ def test_the_depth_of_shallow_networks_is_that_of_their_family(block, per_n, n):
 # ---- structure
 
 
-def drawn(module: nn.Module) -> str:
-    """A module as the paper's Fig. 2 names it, read off the module itself."""
-    match module:
-        case IC():
-            assert module.drop.p == DROPOUT_P
-            return f"IC({module.normalise.num_features})"
-        case nn.Sequential():
-            return "-".join(map(drawn, module))
-        case nn.Conv2d(kernel_size=(k, _), stride=(stride, _)):
-            assert (module.kernel_size, module.stride, module.padding) == ((k, k), (stride, stride), (k // 2, k // 2))
-            size = f"Conv{k}x{k}" + (f"/{stride}" if stride > 1 else "")
-            return f"{size}({module.in_channels}->{module.out_channels}{' + bias' if module.bias is not None else ''})"
-        case nn.BatchNorm2d():
-            return f"BN({module.num_features})"
-        case nn.Linear():
-            return f"Linear({module.in_features}->{module.out_features}{' + bias' if module.bias is not None else ''})"
-        case nn.ReLU() | nn.Identity():
-            return type(module).__name__
-    raise AssertionError(f"the paper has no {module}")
+@pytest.mark.parametrize(("network", "ordering"), PINNED)
+def test_every_convolution_is_padded_to_keep_the_images_size_and_every_ic_layer_drops_as_told(network, ordering):
+    for module in shape_of(network, ordering).modules():
+        if isinstance(module, nn.Conv2d):
+            (k, other), (stride, across) = module.kernel_size, module.stride
+            assert (other, across, module.padding) == (k, stride, (k // 2, k // 2))
+        assert not isinstance(module, IC) or module.drop.p == DROPOUT_P
 
 
-def drawn_block(block: Block) -> str:
-    units = " ".join(f"[{drawn(unit)}]" for unit in block.branch)
-    after = f", then {drawn(block.after_addition)}" if len(block.after_addition) else ""
-    return f"{units} + {drawn(block.short_connection)}{after}"
-
-
-def structure(network: str, ordering: str) -> Iterator[str]:
-    net = shape_of(network, ordering)
-    parameters = sum(each.numel() for each in net.parameters())
-    yield f"{network} {ordering}: {weight_layers(net)} layers, {parameters:,} parameters"
-    yield f"  stem     {drawn(net.stem)}"
-    for number, stage in enumerate(net.stages, start=1):
-        where = f"stage {number}"
-        for text, alike in itertools.groupby(map(drawn_block, stage)):
-            count = len(list(alike))
-            many = "first block" if where and count == 1 else f"{count} {'blocks' if where else 'more blocks'}"
-            yield f"  {where:7}  {many:14}  {text}"
-            where = ""
-    yield f"  output   {drawn(net.classifier)}"
+def structure(network: str, ordering: str) -> str:
+    block, n, _ = PARAMETERS[network]
+    return "\n".join(structures.structure(network, block, n, ordering))
 
 
 def test_the_structures_are_those_of_the_golden_file_to_be_read_beside_the_papers_figure_2():
-    text = "\n\n".join("\n".join(structure(*row)) for row in PINNED) + "\n"
+    text = "\n\n".join(structure(*row) for row in PINNED) + "\n"
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(text, encoding="utf-8")
     assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resnet110", "relu_bn_conv"), "110 layers, 1,730,"),
+        (("resnet111", "baseline"), "there are resnet110, resnet164"),
+        (("resnet110", "relu_ic"), "conv once"),
+    ],
+)
+def test_the_structure_of_any_ordering_is_shown_or_the_names_refused(arguments, words, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setattr("sys.argv", ["structure", *arguments])
+    with pytest.raises(SystemExit) if "110 layers" not in words else contextlib.nullcontext():
+        structures.main()
+    shown = capsys.readouterr()
+    assert words in shown.out + shown.err
+    assert len((shown.out + shown.err).splitlines()) == (1 if shown.err else 8)
+
+
+def test_the_depth_shown_is_that_of_the_weight_layers():
+    for network, ordering in PINNED:
+        assert f": {weight_layers(shape_of(network, ordering))} layers" in structure(network, ordering)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
