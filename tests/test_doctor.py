@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from lib.card import RunCard, place_in_study
+from lib.card import RunCard, read_with_study
 from lib.checkpoint import Checkpoints
+from lib.device import cores
 from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics, write_metrics
 from lib.stopping import Stop
@@ -60,7 +61,7 @@ def pristine_study(pristine_stand_in: Path, tmp_path_factory: pytest.TempPathFac
         monkeypatch.chdir(study)
         monkeypatch.delenv("DVC_ROOT", raising=False)
         write_plan(CARD, IC_CARD)
-        list(train.train(CARD, *place_in_study(Path("plan", f"{CARD.name}.json")), train.Shared(Stop(), 1)))
+        list(train.train(*read_with_study([Path("plan", f"{CARD.name}.json")])[0], train.Shared(Stop(), 1)))
     return study
 
 
@@ -185,10 +186,21 @@ def test_without_torch_it_says_so(empty: Path) -> None:
     assert bad == ["torch", "study"]
 
 
-def test_help_explains_it() -> None:
-    command = [sys.executable, "-m", "tools.doctor", "--help"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0 and "changes nothing" in result.stdout and "Exit status" in result.stdout
+def test_help_explains_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["doctor", "--help"])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(SystemExit) as ended:
+        doctor.main()
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and "changes nothing" in out and "Exit status" in out
+
+
+def test_copies_that_experiments_left_are_noted_and_none_is_no_line(empty: Path) -> None:
+    assert list(doctor.dvc_copies()) == []
+    write_whole(Path(".dvc/tmp/exps/standalone/tmp1/data/batch"), bytes(3_000_000))
+    (found,) = doctor.dvc_copies()
+    assert found.mark == NOTE and found.found.startswith("1 temporary copy of an experiment, 3 MB")
+    assert found.cure.endswith("rm -r .dvc/tmp/exps/standalone/tmp*")
 
 
 # The machine.
@@ -280,7 +292,7 @@ def test_dvcs_lock_is_free_unless_a_process_holds_it(empty: Path) -> None:
 def test_the_device_is_the_cpu_or_the_gpu(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_capacity.shutil, "which", lambda name: None)
     (found,) = doctor_capacity.device(Project())
-    assert found.mark in (OK, NOTE) and f"{os.cpu_count()} cores" in found.found
+    assert found.mark in (OK, NOTE) and f"{cores()} cores" in found.found
     monkeypatch.setattr(doctor_capacity.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     (found,) = doctor_capacity.device(Project())
     assert found.mark == NOTE and "does not see" in found.found
@@ -319,7 +331,7 @@ def test_the_bytes_are_those_that_training_asks_for(study: Path, monkeypatch: py
     asked: list[int] = []
     monkeypatch.setattr(train, "require_room", lambda folder, needed: asked.append(needed))
     monkeypatch.setattr(Checkpoints, "require_room", lambda self, needed: asked.append(needed))
-    list(train.train(IC_CARD, *place_in_study(Path("plan", f"{IC_CARD.name}.json")), train.Shared(Stop(), 1)))
+    list(train.train(*read_with_study([Path("plan", f"{IC_CARD.name}.json")])[0], train.Shared(Stop(), 1)))
     assert asked == list(train.bytes_of(train.model_of(IC_CARD)))
 
 

@@ -59,7 +59,7 @@ def main() -> None:
 
 def findings() -> Iterator[Finding]:
     """What all checks find, one after the other."""
-    for check in (python, packages, dvc_version, dvc_rwlock, dvc_lock):
+    for check in (python, packages, dvc_version, dvc_rwlock, dvc_lock, dvc_copies):
         yield from guarded(check)
     try:
         capacity = importlib.import_module("tools.doctor_capacity")  # not before: they import torch
@@ -205,6 +205,16 @@ def dvc_lock() -> Iterator[Finding]:
         yield Finding(OK, "dvc lock", "free")
     else:
         yield Finding(OK, "dvc lock", "free")
+
+
+def dvc_copies() -> Iterator[Finding]:
+    """What experiments that were stopped in a temporary copy of the project (`--temp`) have left: data and all."""
+    copies = [path for path in (DVC_FILES / "exps/standalone").glob("tmp*") if path.is_dir()]
+    if copies:
+        taken = sum(path.lstat().st_size for copy in copies for path in copy.rglob("*") if path.is_file())
+        copy = "copy of an experiment" if len(copies) == 1 else "copies of experiments"
+        found = f"{len(copies)} temporary {copy}, {taken / 1e6:,.0f} MB: at work, or stopped"
+        yield Finding(NOTE, "dvc exps", found, f"where `ps` shows no dvc: rm -r {DVC_FILES}/exps/standalone/tmp*")
 
 
 if __name__ == "__main__":

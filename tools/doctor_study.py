@@ -9,8 +9,9 @@ from lib.card import RunCard
 from lib.files import read_json
 from lib.metrics import RunMetrics, read_metrics
 from lib.resnet import depth
+from lib.words import counted
 from tools.doctor import BAD, NOTE, OK, Finding
-from tools.doctor_project import DATA, METRICS, PLAN, Kept, Project, attempt, counted, size
+from tools.doctor_project import DATA, METRICS, PLAN, Kept, Project, attempt, size
 
 MAKE_PLAN = "dvc repro plan (or: python -m stages.plan)"
 GET_DATA = "dvc repro download (CIFAR10_SOURCE=<folder, archive or https address> names where from)"
@@ -97,9 +98,11 @@ def metrics(project: Project) -> Iterator[Finding]:
     sound = [each for each in read.values() if not isinstance(each, str)]
     ours = [each for each in sound if belongs(each, project)]
     finished = sum(each.finished for each in ours)
-    yield Finding(
-        OK, "metrics", f"{finished} of {counted(len(project.runs), 'planned run')} finished" if sound else "none yet"
-    )
+    if project.runs:
+        there = f"{finished} of {counted(len(project.runs), 'planned run')} finished"
+    else:
+        there = f"{counted(len(sound), 'file')}, and no plan to compare {'it' if len(sound) == 1 else 'them'} with"
+    yield Finding(OK, "metrics", there if sound else "none yet")
     if project.cards and len(ours) < len(sound):
         others = " ".join(str(METRICS / f"{each.name}.json") for each in sound if each not in ours)
         found = f"{counted(len(sound) - len(ours), 'file')} of runs that are not the plan's"
