@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,13 @@ class RunCard:
     def identity(self, data: str, code: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides the run's result; the SHA-256 of it is the run's fingerprint.
 
-        `data` is the SHA-256 of the data set, `code` that of each source file that decides results.
+        `data` is the SHA-256 of the data set, `code` that of each source file that decides results. Where the data came
+        from and what device was asked for are not part of it: checkpoints tell the device of each epoch.
         The number of epochs is not part of it where the learning rate does not depend on it: a longer run then begins
         with the shorter one, epoch for epoch.
         """
         card = self._used()
+        del card["dataset"], card["device"]
         if self.learning_rate_rule in RULES_OF_THE_EPOCH_ALONE:
             del card["epochs"]
         return {"schema": SCHEMA, "card": card, "data": data, "code": dict(code)}
@@ -123,16 +125,32 @@ def read_cards(folder: Path) -> list[RunCard]:
     return [RunCard.read(folder / f"{run}.json") for run in runs]
 
 
-def place_in_study(path: Path) -> tuple[int, list[RunCard]]:
-    """Which of its study's cards a card is, from 1, and all of them; alone, where no sound study lies beside it.
+def read_with_study(paths: Sequence[Path]) -> list[tuple[RunCard, int, list[RunCard]]]:
+    """Cards, and of each which of its study's it is, from 1, and all of these; alone, where no sound study lies beside.
 
-    For showing progress only: a result depends on its own card and on nothing else.
+    The study is for showing progress only: a result depends on its own card and on nothing else.
+    Raises BadInput that names a card that is not sound, or two of one run.
     """
+    cards = {path: RunCard.read(path) for path in paths}
+    by_name = {card.name: path for path, card in cards.items()}
+    for path, card in cards.items():
+        if (other := by_name[card.name]) != path:
+            raise BadInput(f"{path} and {other} are both cards of {card.name}: train them by a command each")
+    studies = {folder: _cards_of_study(folder) for folder in {path.parent for path in cards}}
+    with_study = []
+    for path, card in cards.items():
+        names = [each.name for each in studies[path.parent]]
+        place = names.index(card.name) + 1 if card.name in names else 0
+        with_study.append((card, place, studies[path.parent]) if place else (card, 1, [card]))
+    return with_study
+
+
+def _cards_of_study(folder: Path) -> list[RunCard]:
+    """The study's cards, or none where it is not sound."""
     try:
-        cards = read_cards(path.parent)
-        return [card.name for card in cards].index(path.stem) + 1, cards
-    except (BadInput, ValueError):
-        return 1, [RunCard.read(path)]
+        return read_cards(folder)
+    except BadInput:
+        return []
 
 
 def is_recipe(content: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch.utils import deterministic
 
 from lib.errors import BadInput, TryAgain
+from lib.words import counted
 
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
 DEVICE_LOST = re.compile(r"CUDA|cuDNN|cuBLAS|NVML", re.IGNORECASE)
@@ -31,7 +32,7 @@ class Circumstances:
         return f"{self.device}, layers one by one" if self.layers == "one by one" else self.device
 
     def __str__(self) -> str:
-        cpu = f" ({self.instructions}, {self.threads} thread{'s' * (self.threads != 1)})" if self.threads else ""
+        cpu = f" ({self.instructions}, {counted(self.threads, 'thread')})" if self.threads else ""
         layers = f" (layers {self.layers})" if self.layers else ""
         return f"PyTorch {self.torch} on {self.device}{cpu}{layers}"
 
@@ -51,21 +52,27 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def make_deterministic(began_under: Circumstances | None = None) -> None:
-    """Refuse algorithms whose result depends on timing, and convolutions picked by a stopwatch; fix the threads.
+def cores() -> int:
+    """How many of the machine's cores this process may use: a scheduler may have given it a few of many."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    A run that goes on takes the number of threads it began with, if the machine has so many cores: with another one
-    its sums would be split, and rounded, differently.
+
+def threads_for(began_under: Circumstances | None) -> int:
+    """How many threads a run takes on a CPU: those it began with, if there are so many cores.
+
+    With another number its sums would be split, and rounded, differently.
     """
+    began_with = began_under.threads if began_under else None
+    return began_with if began_with and began_with <= cores() else torch.get_num_threads()
+
+
+def make_deterministic() -> None:
+    """Refuse algorithms whose result depends on timing, and convolutions picked by a stopwatch."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # precision: float32 means float32; a GPU would round to 10 bits
-    threads = torch.get_num_threads()
-    if began_under and began_under.threads and began_under.threads <= (os.cpu_count() or 1):
-        threads = began_under.threads
-    torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

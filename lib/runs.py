@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
+from lib.device import cores
 from lib.progress import duration
 from lib.resnet import depth
 
@@ -92,4 +93,4 @@ class Pace:
 def on_cores() -> int:
     """How many runs at once this machine's CPU takes: one on each core, as far as the memory goes."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(os.cpu_count() or 1, int(memory / BYTES_A_RUN)))
+    return max(1, min(cores(), int(memory / BYTES_A_RUN)))

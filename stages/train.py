@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from lib import cifar10, fusion, source, training
-from lib.card import RunCard, place_in_study
+from lib.card import RunCard, read_with_study
 from lib.checkpoint import Checkpoints, Snapshot
-from lib.device import circumstances, failures_explained, make_deterministic, pick_device
-from lib.errors import errors_exit
+from lib.device import circumstances, failures_explained, make_deterministic, pick_device, threads_for
+from lib.errors import BadInput, errors_exit
 from lib.files import require_room, require_writable, write_whole
 from lib.memory import keep_freed_memory
 from lib.metrics import RunFacts, write_metrics
@@ -30,6 +30,7 @@ from lib.progress import Progress
 from lib.resnet import ResNet, depth
 from lib.stopping import Stop
 from lib.turns import in_turns
+from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run's
@@ -60,26 +61,40 @@ def main() -> None:
     with errors_exit("train"):
         stop.listen()
         keep_freed_memory()
-        cards = [(RunCard.read(path), *place_in_study(path)) for path in paths]
+        cards = read_with_study(paths)
         shared = Shared(stop, len(cards))
         in_turns({card.name: train(card, place, study, shared) for card, place, study in cards})
 
 
 class Shared:
-    """What the runs of this process have in common: an end, the images in memory, and time."""
+    """What the runs of this process have in common: an end, the images in memory, threads, and time."""
 
     def __init__(self, stop: Stop, runs: int) -> None:
         self.stop = stop
         self.data = functools.cache(cifar10.load)
         self.served = functools.cache(cifar10.served)
-        self.threads = ThreadPoolExecutor(runs) if runs > 1 else None
+        self.writers = ThreadPoolExecutor(runs) if runs > 1 else None
+        self.threads: int | None = None  # of PyTorch's on the CPU, once a run has taken them
+
+    def take_threads(self, wanted: int) -> None:
+        """Have so many threads for all runs. Raises BadInput for a run that began with another number than the others.
+
+        It would change the others' results, or they its.
+        """
+        if self.threads not in (None, wanted):
+            raise BadInput(
+                f"it began with {counted(wanted, 'thread')}, the runs before it in this process take {self.threads}: "
+                "train it by a command of its own"
+            )
+        self.threads = wanted
+        torch.set_num_threads(wanted)
 
     def meanwhile(self, do: Callable[[Snapshot], None], snapshot: Snapshot) -> Iterator[None]:
         """Do it while the other runs go on, if there are any: a GPU would stand idle."""
-        if self.threads is None:
+        if self.writers is None:
             do(snapshot)
             return
-        doing = self.threads.submit(do, snapshot)
+        doing = self.writers.submit(do, snapshot)
         while not doing.done():
             time.sleep(0.001)  # else runs that all wait would keep the threads from working
             yield
@@ -93,10 +108,10 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
     """
     data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
     model = model_of(card)
-    progress = progress_of(card, place, study, data, alone=shared.threads is None)
+    progress = progress_of(card, place, study, data, alone=shared.writers is None)
 
     checkpoints = checkpoints_of(card, data.sha256)
-    metrics, weights = Path("metrics", f"{card.name}.json"), Path("models", f"{card.name}.pt")
+    metrics, weights = outputs_of(card)
     with checkpoints.held(), failures_explained(card.batch_size):
         require_writable(metrics, weights)
         snapshot = done = checkpoints.newest(card.epochs)
@@ -115,9 +130,19 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
                     progress.epoch(snapshot.history[-1])
                 yield
         assert snapshot is not None  # a card asks for an epoch at least
-        content = io.BytesIO()  # torch.save to a path would write the file's name into the file
-        torch.save(snapshot.model, content)
-        write_whole(weights, content.getvalue())
+        write_whole(weights, weights_file(snapshot))
+
+
+def outputs_of(card: RunCard) -> tuple[Path, Path]:
+    """A run's metrics and its weights."""
+    return Path("metrics", f"{card.name}.json"), Path("models", f"{card.name}.pt")
+
+
+def weights_file(snapshot: Snapshot) -> bytes:
+    """The content of the file of weights: the model's state, as torch.load reads it."""
+    content = io.BytesIO()  # torch.save to a path would write the file's name into the file
+    torch.save(snapshot.model, content)
+    return content.getvalue()
 
 
 def checkpoints_of(card: RunCard, data_sha256: str) -> Checkpoints:
@@ -136,7 +161,8 @@ def steps(
 ) -> Iterator[Snapshot | None]:
     """Train the epochs that are not done yet on the card's device: a snapshot after each, None after other steps."""
     device = pick_device(card.device)
-    make_deterministic(done.circumstances[-1] if done else None)
+    make_deterministic()
+    shared.take_threads(threads_for(done.circumstances[-1] if done else None))
     start = Snapshot.of_start(done, circumstances(device, fused=device.type == "cuda" and fusion.works()))
     print(f"{progress.title}  trained by {start.circumstances[-1]}", flush=True)
     train_set, test_set = shared.served(data, card.batch_size, device)

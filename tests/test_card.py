@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.card import RunCard, place_in_study
+from lib.card import RunCard, read_with_study
 from lib.errors import BadInput
 from lib.files import canonical_json
 
@@ -65,12 +65,10 @@ CHANGES = [
     ("ordering", "conv_relu_ic"),
     ("dropout_p", 0.06),
     ("seed", 4),
-    ("dataset", "auto"),
     ("train_images", 49999),
     ("test_images", 9999),
     ("augmentation", "none"),
     ("precision", "bfloat16"),
-    ("device", "cpu"),
     ("batch_size", 65),
     ("optimizer", "adam"),
     ("momentum", 0.8),
@@ -135,7 +133,14 @@ def test_a_fingerprint_is_of_all_that_decides_the_result_and_of_nothing_else():
     others += [FULL.identity("other", code), FULL.identity("data", {"lib/ic.py": "other"})]
     assert plain not in others
     assert len({canonical_json(other) for other in others}) == len(others)
-    assert {key for key, _ in CHANGES} == {field.name for field in dataclasses.fields(RunCard)} - {"epochs"}
+    beside = {"epochs", "dataset", "device"}
+    assert {key for key, _ in CHANGES} == {field.name for field in dataclasses.fields(RunCard)} - beside
+
+
+@pytest.mark.parametrize("change", [{"dataset": "auto"}, {"device": "cuda"}])
+def test_a_run_is_the_same_wherever_its_data_came_from_and_whatever_device_was_named(change):
+    assert dataclasses.replace(FULL, **change) != FULL
+    assert dataclasses.replace(FULL, **change).identity("data", {}) == FULL.identity("data", {})
 
 
 def test_a_longer_run_of_a_card_goes_on_where_the_shorter_ended_if_the_rate_allows_it():
@@ -252,20 +257,28 @@ def write_study(folder: Path, runs: list[str]) -> None:
 
 
 def test_a_card_without_a_study_is_alone(tmp_path):
-    for card in STUDY:
-        written(card, tmp_path)
-    assert place_in_study(tmp_path / f"{STUDY[1].name}.json") == (1, [STUDY[1]])
+    paths = [written(card, tmp_path) for card in STUDY]
+    assert read_with_study(paths[1:2]) == [(STUDY[1], 1, [STUDY[1]])]
 
 
-@pytest.mark.parametrize("place", [1, 2, 3])
-def test_a_card_has_its_place_in_the_order_of_its_study(place, tmp_path):
-    for card in STUDY:
-        written(card, tmp_path)
+def test_cards_have_their_places_in_the_order_of_their_study(tmp_path):
+    paths = [written(card, tmp_path) for card in STUDY]
     write_study(tmp_path, [card.name for card in STUDY])
-    assert place_in_study(tmp_path / f"{STUDY[place - 1].name}.json") == (place, STUDY)
+    places = [(card, place, STUDY) for place, card in enumerate(STUDY, start=1)]
+    assert read_with_study(paths) == places
+    assert read_with_study(paths[::-2]) == places[::-2]
 
 
 def test_a_card_that_the_study_beside_it_does_not_name_is_alone(tmp_path):
-    written(LEAN, tmp_path)
+    for card in STUDY:
+        written(card, tmp_path)
     write_study(tmp_path, [card.name for card in STUDY])
-    assert place_in_study(tmp_path / f"{LEAN.name}.json") == (1, [LEAN])
+    assert read_with_study([written(LEAN, tmp_path)]) == [(LEAN, 1, [LEAN])]
+
+
+def test_two_cards_of_one_run_are_refused_by_both_their_names(tmp_path):
+    paths = [written(LEAN, tmp_path / folder) for folder in ("a", "b")]
+    with pytest.raises(BadInput) as refusal:
+        read_with_study(paths)
+    assert all(str(path) in str(refusal.value) for path in paths)
+    assert read_with_study([paths[0], paths[0]]) == [(LEAN, 1, [LEAN])]  # named twice, it is one

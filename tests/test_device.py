@@ -71,12 +71,20 @@ def test_any_other_fault_stays_what_it_is() -> None:
 def test_a_run_that_goes_on_takes_the_threads_it_began_with_if_there_are_so_many(
     began: int | None, now: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fixed: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", fixed.append)
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda _: None)
-    monkeypatch.setattr(device.os, "cpu_count", lambda: 2)
-    device.make_deterministic(device.Circumstances("2.14.1", "cpu", "AVX2", began))
-    assert fixed == [now]
+    monkeypatch.setattr(device, "cores", lambda: 2)
+    assert device.threads_for(device.Circumstances("2.14.1", "cpu", "AVX2", began)) == now
+
+
+def test_a_run_that_begins_takes_the_threads_there_are() -> None:
+    assert device.threads_for(None) == torch.get_num_threads()
+
+
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {5, 7, 9}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert device.cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS
+    assert device.cores() == 64
 
 
 def test_the_circumstances_of_a_cpu_are_all_that_bits_depend_on() -> None:

@@ -111,10 +111,10 @@ def test_a_run_that_is_resumed_for_its_last_epoch_tells_no_pace(tmp_path: Path, 
 
 
 def test_as_many_runs_at_once_as_cores_and_memory_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("lib.runs.cores", lambda: 64)
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 10**9}.__getitem__)
     assert on_cores() == 3
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("lib.runs.cores", lambda: 2)
     assert on_cores() == 2
 
 

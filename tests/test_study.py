@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from lib import cifar10
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics
 from lib.runs import Run
+from stages.train import checkpoints_of, outputs_of
+from tests.dvc_project import ALL_CARDS
 from tests.making import CARD, IC_CARD
 from tools import study
 
@@ -95,11 +98,32 @@ def test_all_runs_are_trained_as_each_would_be_alone_and_then_there_is_nothing_l
     side_by_side = outputs()
     for folder in ("checkpoints", "metrics", "models"):
         shutil.rmtree(folder)
-    for card in cards:
-        assert command("stages.train", f"plan/{card.name}.json").returncode == 0
+    alone = [sys.executable, "-c", ALL_CARDS, *(f"plan/{card.name}.json" for card in cards)]  # one after the other
+    assert subprocess.run(alone, env=ENVIRONMENT, capture_output=True).returncode == 0
     assert side_by_side == outputs()
     again = command("tools.study")
     assert (again.returncode, again.stdout.splitlines()[:-1]) == (0, [])
+    for folder in ("metrics", "models"):
+        shutil.rmtree(folder)
+    assert command("tools.study").returncode == 0 and outputs() == side_by_side
+
+
+def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> None:
+    planned(CARD)
+    assert command("stages.train", f"plan/{CARD.name}.json").returncode == 0
+    metrics, weights = outputs_of(CARD)
+    checkpoint = max(Path("checkpoints").glob("*/epoch-*.ckpt"))
+    run = Run(CARD, checkpoints_of(CARD, cifar10.digest(cifar10.verified_files(Path("data/cifar10"))[1])))
+    assert study.has_results(run)
+    for path in (metrics, weights):
+        whole = path.read_bytes()
+        path.unlink()
+        assert not study.has_results(run)
+        path.write_bytes(whole.replace(b"0.", b"0.1", 1) if path == metrics else b"another's")
+        assert not study.has_results(run)
+        path.write_bytes(whole)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    assert not study.has_results(run) and not run.finished
 
 
 def test_a_run_that_fails_does_so_alone_and_is_named(workplace: Path) -> None:

@@ -88,7 +88,10 @@ def test_the_facts_are_what_was_and_not_what_was_asked_for(
         "ordering": "conv_relu_ic",
         "seed": 3,
         "dataset": "synthetic",
+        "train_images": CARD.train_images,
+        "test_images": CARD.test_images,
         "epochs": 1,
+        "recipe": IC_CARD.recipe,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "torch": torch.__version__,
         "device": "cpu",
@@ -314,6 +317,24 @@ def test_runs_side_by_side_write_what_they_write_alone(workplace: Path, monkeypa
     for card in (CARD, IC_CARD):
         run(card, monkeypatch=monkeypatch)
     assert written(workplace) == together
+
+
+def test_a_run_that_began_on_other_threads_than_those_beside_it_is_refused_and_they_go_on(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(CARD, monkeypatch=monkeypatch)
+    alone = written(workplace)
+    for folder in ("checkpoints", "metrics", "models"):
+        shutil.rmtree(folder)
+    run(dataclasses.replace(IC_CARD, epochs=1), monkeypatch=monkeypatch)
+    monkeypatch.setattr(train, "threads_for", lambda began_under: 2 if began_under else 1)
+    with pytest.raises(SystemExit, match="2"):
+        run(CARD, IC_CARD, monkeypatch=monkeypatch)
+    assert f"train: {IC_CARD.name}: it began with 2 threads, the runs before it in this process take 1: train it" in (
+        capsys.readouterr().err
+    )
+    assert torch.get_num_threads() == 1
+    assert alone.items() <= written(workplace).items()
 
 
 def test_a_stop_while_a_checkpoint_is_written_lets_no_other_process_in_before_it_is_there(

@@ -11,13 +11,14 @@ import torch
 from lib import cifar10, training
 from lib.card import RunCard
 from lib.checkpoint import KEPT
-from lib.device import circumstances, failures_explained, make_deterministic, pick_device
+from lib.device import circumstances, cores, failures_explained, make_deterministic, pick_device
 from lib.errors import StageError
 from lib.progress import duration
 from lib.resnet import depth
+from lib.words import counted
 from stages import train
 from tools.doctor import BAD, NOTE, OK, Finding
-from tools.doctor_project import DATA, METRICS, MODELS, Project, counted, size
+from tools.doctor_project import DATA, METRICS, MODELS, Project, size
 from tools.doctor_study import MAKE_PLAN
 
 
@@ -33,7 +34,7 @@ def device(project: Project) -> Iterator[Finding]:
         return
     here = circumstances(torch.device("cpu"))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = f"CPU, {os.cpu_count()} cores, {here.threads} PyTorch threads, {here.instructions}, {size(memory)} memory"
+    found = f"CPU, {cores()} cores, {here.threads} PyTorch threads, {here.instructions}, {size(memory)} memory"
     if any(card.device == "cuda" for card in project.cards.values()):
         yield Finding(
             BAD, "device", f"{found}; the plan asks for cuda", "device: auto in params.yaml, then dvc repro plan"
@@ -111,9 +112,8 @@ def estimate(project: Project, left: dict[str, int], step: float, where: str) ->
     runs = counted(sum(map(bool, left.values())), "run")
     found = f"about {duration(seconds)} on {where} for {runs} that no checkpoint has finished: an estimate"
     found += f", from {step:.3f} s a step of {first.name}"
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load > cores:
-        found += f", while the machine is busy (load {load:.0f} on {cores} cores)"
+    if (load := os.getloadavg()[0]) > cores():
+        found += f", while the machine is busy (load {load:.0f} on {cores()} cores)"
     if where == "this CPU" and seconds > 3600:
         return Finding(NOTE, "time", found, "make rehearsal takes minutes; or train on a machine with a GPU")
     return Finding(OK, "time", found)

@@ -1,4 +1,4 @@
-"""Train all runs of plan/ that are not finished yet, as many at once as this machine takes. Needs no DVC.
+"""Train all runs of plan/ that do not have their results yet, as many at once as this machine takes. Needs no DVC.
 
 On a GPU one process takes them all, side by side. On a CPU every core takes one run at a time, on one thread: cores
 that share a run wait for each other at every operation. Each run is an ordinary `python -m stages.train`, with its own
@@ -20,29 +20,44 @@ from tqdm import tqdm
 
 from lib import cifar10
 from lib.card import read_cards
-from lib.errors import BadInput, StageError, errors_exit
+from lib.errors import BadInput, StageError, errors_exit, status_of
+from lib.files import failures_named
 from lib.metrics import read_metrics
 from lib.runs import Pace, Run, on_cores
 from lib.stopping import ENDS_WITH_PARENT, Stop
-from stages.train import checkpoint_root, checkpoints_of
+from lib.words import some
+from stages.train import checkpoint_root, checkpoints_of, outputs_of, weights_file
 
 
 def main() -> None:
     argparse.ArgumentParser(
         prog="python -m tools.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
-    stop = Stop()
+    stop = Stop("study")
     with errors_exit("study"):
         stop.listen()
         data = cifar10.digest(cifar10.verified_files(Path("data/cifar10"))[1])
         runs = [Run(card, checkpoints_of(card, data)) for card in read_cards(Path("plan"))]
-        failed = train([run for run in runs if not run.finished], Display(runs), stop)
+        failed = train([run for run in runs if not has_results(run)], Display(runs), stop)
         if failed:
-            names = ", ".join(failed)
+            left = [run.card.name for run in runs if not run.finished] or failed
+            names = some(list(left))
             error = StageError(f"not trained: {names}; the others are. Each said why above; see also {log_file()}")
-            error.status = max(failed.values())
+            error.status = status_of(failed.values())
             raise error
         print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
+
+
+def has_results(run: Run) -> bool:
+    """Whether a run is trained, its last checkpoint is sound, and its metrics and weights are that checkpoint's."""
+    done = run.checkpoints.newest(run.card.epochs) if run.finished else None
+    run.look()  # a damaged one was set aside
+    if done is None or not run.finished:
+        return False
+    metrics, weights = outputs_of(run.card)
+    with contextlib.suppress(BadInput, OSError):
+        return read_metrics(metrics).history == done.history and weights.read_bytes() == weights_file(done)
+    return False
 
 
 class Display:
@@ -82,9 +97,11 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
     active: dict[str, subprocess.Popen[bytes]] = {}
     environment = os.environ | {"OMP_NUM_THREADS": "1", ENDS_WITH_PARENT: "1"}
     kept = log_file()
-    kept.parent.mkdir(exist_ok=True)
+    with failures_named(kept):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        log = kept.open("ab")
     try:
-        with kept.open("ab") as log:
+        with log:
             while waiting or active:
                 while waiting and len(active) < at_once():
                     name, cards = waiting.pop(0)
