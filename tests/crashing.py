@@ -9,6 +9,7 @@ import atexit
 import dataclasses
 import functools
 import gc
+import hashlib
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from lib import card as cards
-from lib import checkpoint, device, files, metrics, progress, source, training
+from lib import checkpoint, files, metrics, progress, source, training
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
 from lib.resnet import ResNet
@@ -182,7 +183,7 @@ def on_system_calls(seen: Callable[..., Any]) -> None:
 
 
 def noting_system_calls() -> None:
-    """Note every system call that writes; and, apart from that, all that Python's own audit sees written here."""
+    """Note every system call that writes, and what it finds; and, apart from that, what Python's audit sees written."""
     here = os.getcwd()
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -198,11 +199,25 @@ def noting_system_calls() -> None:
 
     def seen(name: str, real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         what = arguments[-1] if name == "replace" else arguments[0]
-        note("call", name, os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else str(what))
+        path = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else str(what)
+        note("call", name, path, _state())
         return real(*arguments, **options)
 
     on_system_calls(seen)
     sys.addaudithook(audit)
+
+
+def _state() -> str:
+    """What a process that is killed now leaves of its outputs: every name and every byte."""
+    digest = hashlib.sha256()
+    for top in ("checkpoints", "metrics", "models"):
+        for folder, _, names in sorted(os.walk(top)):
+            for path in (folder, *(os.path.join(folder, name) for name in sorted(names))):
+                digest.update(path.encode() + b"\0")
+                if path != folder:
+                    with open(path, "rb") as file:
+                        digest.update(hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()
 
 
 def crashing(at: int, half: bool) -> None:
@@ -235,6 +250,11 @@ def signalled_at_step(at: int, number: int) -> None:
     """Get a signal just before this process's so-manieth step."""
     steps = itertools.count(1)
     _before(training, "train_step", lambda *_: os.kill(os.getpid(), number) if next(steps) == at else None)
+
+
+def doing(code: str) -> None:
+    """Run a test's own code first; it may die()."""
+    exec(code, {"os": os, "train": train, "die": lambda: os.kill(os.getpid(), signal.SIGKILL)})
 
 
 def with_files_of_at_most(size: int) -> None:
@@ -317,8 +337,7 @@ def on_threads(count: int) -> None:
 
 def forgetting_the_threads() -> None:
     """Resuming does not take the number of threads that the run began with."""
-    real = device.make_deterministic
-    train.make_deterministic = lambda *_: real()
+    train.threads_for = lambda _: torch.get_num_threads()
 
 
 # Changes that make it another run.
@@ -424,13 +443,19 @@ class Point:
 
 
 def points_of(ended: Ended) -> list[Point]:
-    """Before, and half-way through, each system call of a run that noted them."""
-    points, safe = [], 0
+    """Every state in which a kill can leave what a run writes, once: before a system call and half-way through a write.
+
+    Before a call that finds what the one before it found (after fsync, say, or close) a kill leaves the same again.
+    """
+    points, safe, before = [], 0, None
     calls = [note[1:] for note in ended.notes if note[0] == "call"]
-    for at, (name, path) in enumerate(calls, start=1):
-        points.append(Point(at, False, f"{name} {path}", safe))
+    for at, (name, path, state) in enumerate(calls, start=1):
+        if state != before:
+            points.append(Point(at, False, f"{name} {path}", safe))
+        before = state
         safe += name == "replace" and path.endswith(".ckpt")
-        points.append(Point(at, True, f"{name} {path}", safe))
+        if name == "write" or at == len(calls):
+            points.append(Point(at, True, f"{name} {path}", safe))
     return points
 
 

@@ -21,8 +21,8 @@ EPOCHS = 6
 RUNS = ("tiny-baseline-0", "tiny-conv_relu_ic-0", "tiny-ic_conv_relu-0")  # in the order in which DVC runs them
 STUDY = {
     "dataset": "synthetic",
-    "train_images": 200,
-    "test_images": 40,
+    "train_images": 80,
+    "test_images": 16,
     "device": "cpu",
     "epochs": EPOCHS,
     "batch_size": 8,

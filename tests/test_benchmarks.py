@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import torch
 import yaml
 from torch import nn
 
-from benchmarks import ceilings, machine, race, reference, table
-from benchmarks.contenders import DROPOUT_P, SIZES, Contender, Network, competitors
+from benchmarks import __main__ as command
+from benchmarks import ceilings, kernels, machine, race, reference, table
+from benchmarks.contenders import DROPOUT_P, SIZES, Contender, Network, competitors, scaled
 from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Result, Spread, Work
 from benchmarks.stopwatch import PARTS, Stopwatch
@@ -247,17 +247,24 @@ def test_a_contender_that_failed_and_a_step_that_nothing_looks_into_are_dashes()
 
 
 def test_tables_are_put_between_the_comments_and_only_there():
+    page = Path("docs", "speed.md")
     text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
-    filled = table.filled(text, "new\n")
+    filled = table.filled(text, "new\n", page)
     assert filled == f"before\n{table.BEGIN}\nnew\n{table.END}\nafter\n"
-    assert table.filled(filled, "new\n") == filled
-    with pytest.raises(BadInput, match="no place"):
-        table.filled("no comments", "new\n")
+    assert table.filled(filled, "new\n", page) == filled
+    with pytest.raises(BadInput, match="speed.md has no place"):
+        table.filled("no comments", "new\n", page)
 
 
-def test_the_readme_holds_the_tables_of_the_records():
-    readme = table.README.read_text(encoding="utf-8")
-    assert table.filled(readme, table.content()) == readme, "run `python -m benchmarks.table`"
+def test_the_pages_hold_the_tables_of_the_records():
+    for page, middle in table.pages().items():
+        text = page.read_text(encoding="utf-8")
+        assert table.filled(text, middle, page) == text, "run `python -m benchmarks.table`"
+
+
+def test_the_overview_of_a_device_is_its_speeds_alone():
+    text = table.overview(RECORD)
+    assert "| resnet8 | conv_relu_ic |" in text and "Ceilings" not in text and "side by side" not in text
 
 
 def test_a_devices_name_is_a_files():
@@ -268,23 +275,26 @@ def test_a_devices_name_is_a_files():
 
 
 @pytest.mark.slow
-def test_a_quick_benchmark_holds_a_race_and_records_nothing():
+def test_a_quick_benchmark_holds_a_race_and_records_nothing(monkeypatch, capsys):
+    """Of each kind of race two contenders at most: each is processes of its own, which take seconds to start."""
     before = set(FOLDER.glob("*"))
-    command = [sys.executable, "-m", "benchmarks", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "| resnet8 | conv_relu_ic |" in done.stdout and "Ceilings measured there" in done.stdout
+    monkeypatch.setattr(command, "competitors", lambda device: competitors(device)[:: len(competitors(device)) - 1])
+    monkeypatch.setattr(command, "scaled", lambda device: scaled(device)[-1:])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick"])
+    command.main()
+    out = capsys.readouterr().out
+    assert "| resnet8 | conv_relu_ic |" in out and "Ceilings measured there" in out
+    assert "plain loop" in out and "ours, bfloat16" in out
     assert set(FOLDER.glob("*")) == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_kernels_are_measured_on_a_gpu_alone():
-    command = [sys.executable, "-m", "benchmarks.kernels"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (
-        2,
-        "benchmarks: kernels are measured on a GPU, and PyTorch sees none here\n",
-    )
+def test_kernels_are_measured_on_a_gpu_alone(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kernels"])
+    with pytest.raises(SystemExit) as ended:
+        kernels.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "benchmarks: kernels are measured on a GPU, and PyTorch sees none here\n")
 
 
 def test_the_reference_loops_have_none_of_our_kernels_even_for_a_baseline():

@@ -1,4 +1,4 @@
-"""A run is killed at every system call by which it writes; the rerun must be the run that was never killed, bit by bit.
+"""A run is killed in every state that its writes can leave the disk in; the rerun is the undisturbed run, bit by bit.
 
 SIGKILL leaves what the kernel has; a power cut may leave less, and what holds then is the order of fsync and rename
 (tests/test_files.py).
@@ -14,7 +14,7 @@ from lib.card import RunCard
 from tests.crashing import Processes, Sweep, clean_process, files_in, unaccounted
 from tests.making import CARD, IC_CARD
 
-SMALL = dict(epochs=3, train_images=16, batch_size=8, test_images=4)
+SMALL = dict(epochs=3, train_images=4, batch_size=2, test_images=2)
 ADAM = dataclasses.replace(IC_CARD, **SMALL)
 SGD = dataclasses.replace(CARD, block="bottleneck", optimizer="sgd", momentum=0.9, **SMALL)
 CARDS = {"basic, IC, Adam": ADAM, "bottleneck, baseline, SGD": SGD}
@@ -41,7 +41,7 @@ def assert_all_survived(*sweeps: Sweep, crashes: int) -> None:
 
 def test_a_run_killed_at_a_sample_of_its_writes_is_made_whole_by_the_same_command(sweep: Callable[..., Sweep]) -> None:
     killed = sweep(ADAM)
-    for point in killed.points[::17]:
+    for point in killed.points[::5]:
         killed.crash(point)
     assert_all_survived(killed, crashes=10)
 
@@ -52,7 +52,7 @@ def test_a_run_killed_at_any_of_its_writes_is_made_whole_by_the_same_command(swe
     for each in killed:
         for point in each.points:
             each.crash(point)
-    assert_all_survived(*killed, crashes=300)
+    assert_all_survived(*killed, crashes=90)
 
 
 @pytest.mark.slow
@@ -61,9 +61,9 @@ def test_a_run_killed_again_while_it_is_made_whole_is_made_whole_too(
     card: RunCard, sweep: Callable[..., Sweep]
 ) -> None:
     killed = sweep(card)
-    for number, point in enumerate(killed.points[::12]):
+    for number, point in enumerate(killed.points[::3]):
         killed.crash(point, again=[1 + 5 * number % 40])  # whichever epoch it goes on from, it writes so often
-    for point in killed.points[5::60]:
+    for point in killed.points[5::16]:
         killed.crash(point, again=[3, 14, 25, 36])  # and again, and again
     assert_all_survived(killed, crashes=40)
 
@@ -74,7 +74,7 @@ def test_a_run_writes_by_no_other_system_calls_than_those_it_is_killed_at(
 ) -> None:
     straight = sweep(card)
     assert unaccounted(straight.ended).total() == 0
-    named = {path for call in straight.ended.notes if call[0] == "call" for path in call[2:]}
+    named = {call[2] for call in straight.ended.notes if call[0] == "call"}
     assert files_in(straight.straight)
     for name in files_in(straight.straight):  # what native code wrote would be unknown to Python's audit
         assert any(path.endswith(name) for path in named)

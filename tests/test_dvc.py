@@ -22,6 +22,7 @@ from tests.dvc_project import EPOCHS, RUNS, Background, Project, wait_until
 pytestmark = pytest.mark.slow
 
 BASELINE, IC, LAST = RUNS
+TRAININGS = [f"train@{run}" for run in RUNS]  # as a target: all but the report, which is drawn in seconds
 TRAINED = re.compile(r"^run .* epoch \d+/\d+ ", re.MULTILINE)  # the line that each epoch ends with
 
 
@@ -87,31 +88,50 @@ INTERRUPTIONS: dict[str, Interrupt] = {
 }
 
 
-@pytest.mark.parametrize(
-    "interruption, shell",
-    [(name, "/bin/sh") for name in INTERRUPTIONS] + [("kill -9 of dvc", "/bin/bash")],
-    ids=lambda value: value.replace("/bin/", "").replace(" ", "-"),
-)
-def test_an_interrupted_repro_leaves_no_trainer_behind_and_the_same_command_finishes_it_bit_for_bit(
-    interruption: str, shell: str, begun: Project, all_done: Project
-) -> None:
-    with begun.background("repro", SHELL=shell) as dvc:
-        wait_until(lambda: begun.newest_epoch(LAST) >= 2, "the third run had two epochs done")
-        (trainer,) = begun.trainers()
-        INTERRUPTIONS[interruption](dvc, trainer)
-        assert dvc.wait() != 0
-        wait_until(lambda: not begun.trainers(), "the trainer ended too")
-    reached = begun.newest_epoch(LAST)
-    assert reached < EPOCHS, "the run went on to its end: the trainer outlived dvc, or the signal came too late"
-    assert f"train@{LAST}" not in begun.locked()
-    assert not (begun.folder / f"models/{LAST}.pt").exists()
+def interrupted(project: Project, dvc: Background, interruption: str, after: int) -> int:
+    """Interrupt the last run's training once it has got past an epoch; the epoch it had reached then."""
+    wait_until(lambda: project.newest_epoch(LAST) > after, "the third run had another epoch done")
+    (trainer,) = project.trainers()
+    INTERRUPTIONS[interruption](dvc, trainer)
+    assert dvc.wait() != 0, interruption
+    wait_until(lambda: not project.trainers(), "the trainer ended too")
+    assert f"train@{LAST}" not in project.locked()
+    assert not (project.folder / f"models/{LAST}.pt").exists()
+    return project.newest_epoch(LAST)
 
-    output = begun.dvc("repro", SHELL=shell)
+
+def test_a_killed_repro_leaves_no_trainer_behind_and_the_same_command_finishes_it_bit_for_bit(
+    begun: Project, all_done: Project
+) -> None:
+    with begun.background("repro") as dvc:
+        reached = interrupted(begun, dvc, "kill -9 of dvc", after=1)
+    assert reached < EPOCHS, "the run went on to its end: the trainer outlived dvc, or the signal came too late"
+
+    output = begun.dvc("repro")
     assert skipped(BASELINE) in output and skipped(IC) in output
     assert f"goes on with {reached + 1}" in output
     assert len(TRAINED.findall(output)) == EPOCHS - reached
     assert begun.results() == all_done.results()
     assert "up to date" in begun.dvc("status")
+
+
+def test_a_repro_interrupted_in_every_way_in_turn_is_finished_by_the_same_command_bit_for_bit(
+    begun: Project, tmp_path: Path
+) -> None:
+    command, reached = ("repro", "plan", f"train@{LAST}"), 0
+    begun.configure(epochs=1000)  # so that no signal comes too late
+    for interruption, shell in [*((each, "/bin/sh") for each in INTERRUPTIONS), ("kill -9 of dvc", "/bin/bash")]:
+        with begun.background(*command, SHELL=shell) as dvc:
+            before, reached = reached, interrupted(begun, dvc, interruption, after=reached)
+            assert f"goes on with {before + 1}" in dvc.output or before == 0, interruption
+        assert reached < 1000, f"{interruption}: the run went on to its end"
+
+    begun.configure(epochs=reached + 1)
+    output = begun.dvc(*command)
+    assert f"goes on with {reached + 1}" in output
+    assert len(TRAINED.findall(output)) == 1
+    of_last = {path: each for path, each in begun.results("metrics", "models").items() if Path(path).stem == LAST}
+    assert of_last == straight(begun, tmp_path / "straight", orderings=["ic_conv_relu"])
 
 
 def test_where_the_shell_stays_between_dvc_and_the_trainer_an_orphan_is_not_joined_by_a_second_trainer(
@@ -133,8 +153,8 @@ def test_where_the_shell_stays_between_dvc_and_the_trainer_an_orphan_is_not_join
         assert "exited with 75" in output
         trainer.terminate()  # "or end it, then try again"
         wait_until(lambda: not begun.trainers(), "the orphan ended")
-    begun.dvc("repro")
-    assert begun.results() == all_done.results()
+    begun.dvc("repro", "plan", *TRAININGS)
+    assert begun.results("metrics", "models") == all_done.results("metrics", "models")
 
 
 # Experiments.
@@ -143,7 +163,7 @@ def test_where_the_shell_stays_between_dvc_and_the_trainer_an_orphan_is_not_join
 def test_an_experiment_trains_what_the_parameter_changes_and_after_kill_9_the_same_command_goes_on(
     finished: Project, tmp_path: Path
 ) -> None:
-    command = ("exp", "run", "--temp", "--name", "shaky", "-S", "dropout_p=0.1")
+    command = ("exp", "run", "--temp", "--name", "shaky", "-S", "dropout_p=0.1", *TRAININGS)
     of_old = finished.checkpoint_folders(IC)
     with finished.background(*command) as dvc:
         wait_until(lambda: finished.newest_epoch(IC, of_old) >= 2, "the experiment had two epochs done")
@@ -166,16 +186,17 @@ def test_an_experiment_trains_what_the_parameter_changes_and_after_kill_9_the_sa
 def test_an_experiment_from_the_queue_finishes_and_the_workspace_takes_it_over_without_training(
     finished: Project,
 ) -> None:
-    before = finished.results("metrics")
-    finished.dvc("exp", "run", "--queue", "-S", "dropout_p=0.2")
+    before, of_old = finished.results("metrics"), finished.checkpoint_folders(LAST)
+    finished.dvc("exp", "run", "--queue", "-S", "dropout_p=0.2", *TRAININGS)
     finished.dvc("queue", "start")
     try:
+        wait_until(lambda: finished.newest_epoch(LAST, of_old) == EPOCHS, "the last run was through")
         wait_until(lambda: re.search("Success|Failed", finished.dvc("queue", "status")), "the queue was through")
         assert "Success" in finished.dvc("queue", "status")
     finally:
         finished.dvc("queue", "stop", "--kill")
         wait_until(lambda: not finished.trainers(), "no trainer was left")
-    output = finished.dvc("exp", "run", "-S", "dropout_p=0.2")
+    output = finished.dvc("exp", "run", "-S", "dropout_p=0.2", *TRAININGS)
     assert skipped(BASELINE) in output and cached(IC) in output and cached(LAST) in output
     assert not TRAINED.search(output)
     after = finished.results("metrics")
@@ -186,7 +207,7 @@ def test_an_experiment_from_the_queue_finishes_and_the_workspace_takes_it_over_w
 
 
 def test_many_runs_at_once_are_all_recorded_and_equal_to_one_after_the_other(begun: Project, tmp_path: Path) -> None:
-    seeds = list(range(1, 11))
+    seeds = list(range(1, 7))
     study = {"seeds": seeds, "orderings": ["baseline"], "epochs": 2, "train_images": 64}
     runs = [f"tiny-baseline-{seed}" for seed in seeds]
     begun.configure(**study)
@@ -198,10 +219,10 @@ def test_many_runs_at_once_are_all_recorded_and_equal_to_one_after_the_other(beg
         for dvc in commands:
             assert dvc.wait() == 0, dvc.output
     assert begun.locked() >= {f"train@{run}" for run in runs}
-    output = begun.dvc("repro")
+    output = begun.dvc("repro", "train")
     assert all(skipped(run) in output for run in runs)
     assert not TRAINED.search(output)
-    assert "up to date" in begun.dvc("status")
+    assert "up to date" in begun.dvc("status", "train")
     ours = {path: content for path, content in begun.results("metrics", "models").items() if Path(path).stem in runs}
     assert ours == straight(begun, tmp_path / "straight")
 
@@ -213,15 +234,15 @@ def test_a_run_that_was_trained_without_dvc_is_collected(begun: Project, all_don
     assert TRAINED.search(begun.train_without_dvc(LAST))
     (begun.folder / f"metrics/{LAST}.json").unlink()  # as if only checkpoints/ had been brought from elsewhere
     (begun.folder / f"models/{LAST}.pt").unlink()
-    output = begun.dvc("repro")
+    output = begun.dvc("repro", *TRAININGS)
     assert f"epochs 1 to {EPOCHS} are in " in output and "nothing is left to train" in output
     assert not TRAINED.search(output)
-    assert begun.results() == all_done.results()
+    assert begun.results("metrics", "models") == all_done.results("metrics", "models")
 
 
 def test_more_epochs_continue_a_run_and_equal_a_straight_one(finished: Project, tmp_path: Path) -> None:
     finished.configure(epochs=EPOCHS + 2)
-    output = finished.dvc("repro")
+    output = finished.dvc("repro", *TRAININGS)
     assert output.count(f"goes on with {EPOCHS + 1}") == len(RUNS)
     assert len(TRAINED.findall(output)) == 2 * len(RUNS)
     assert finished.results("metrics", "models") == straight(finished, tmp_path / "straight")
@@ -229,7 +250,7 @@ def test_more_epochs_continue_a_run_and_equal_a_straight_one(finished: Project, 
 
 def test_fewer_epochs_are_not_answered_with_the_longer_run(finished: Project, tmp_path: Path) -> None:
     finished.configure(epochs=2, orderings=["baseline"])
-    finished.dvc("repro")
+    finished.dvc("repro", f"train@{BASELINE}")
     shorter = straight(finished, tmp_path / "straight")
     assert {path: finished.results("metrics", "models")[path] for path in shorter} == shorter
 

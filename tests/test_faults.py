@@ -36,6 +36,7 @@ from lib.files import canonical_json
 from lib.metrics import EpochRecord, RunFacts, read_metrics, write_metrics
 from lib.recipe import OF_THE_STUDY
 from stages import download, plan, report, train
+from tests.crashing import clean_process
 from tests.making import CARD as MAKING
 from tests.making import IC_CARD
 
@@ -81,11 +82,8 @@ class Bench:
     def killed(self, before: str) -> None:
         """Train in a process of its own that is killed, as by kill -9, where code that runs in it before says so."""
         CARD.write(Path("plan", f"{CARD.name}.json"))
-        code = f"import os\nfrom stages import train\ndie = lambda: os.kill(os.getpid(), 9)\n{before}\ntrain.main()"
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", code, f"plan/{CARD.name}.json"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+        done = clean_process().train(self.folder, CARD, ("doing", before))
+        assert (done.status, done.error) == (-signal.SIGKILL, "")
 
     def trained_for(self, epochs: int) -> None:
         """Checkpoints up to an epoch, as after an interruption right then: no outputs are left."""
