@@ -1,7 +1,7 @@
 """Measure how fast the engine trains here, beside plain PyTorch -> benchmarks/records/<device>.json.
 
 For each network the contenders train in turns, block by block, each in processes of its own; the record is written
-after every network. Then `python -m benchmarks.table` puts the figures into the README.
+after every network. Then `python -m benchmarks.table` puts the figures into README.md and docs/speed.md.
 Let nothing else run meanwhile: the record tells the load.
 """
 

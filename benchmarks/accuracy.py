@@ -2,7 +2,7 @@
 
 Trains networks by each path from the same seeds: the same initial weights and order of images, other dropped values.
 The record is written after every training, and those that are in it are not trained again.
-Then `python -m benchmarks.table` puts the paired differences into the README.
+Then `python -m benchmarks.table` puts the paired differences into docs/speed.md.
 """
 
 import argparse

@@ -5,6 +5,7 @@ import dataclasses
 import torch
 
 from lib.resnet import depth
+from lib.words import counted
 from tools import study
 
 BATCH_SIZE = 64
@@ -75,16 +76,12 @@ def scaled(device: torch.device) -> list[Contender]:
     if device.type == "cuda":
         return _on_a_gpu((1, RUNS_ON_A_GPU[-1]))[1:]
     counts = dict.fromkeys((1, study.at_once()))
-    return [Contender(f"ours, bfloat16, {_runs(count)}", "engine", "bfloat16", count, 1) for count in counts]
+    return [Contender(f"ours, bfloat16, {counted(count, 'run')}", "engine", "bfloat16", count, 1) for count in counts]
 
 
 def _on_a_gpu(counts: tuple[int, ...]) -> list[Contender]:
     recorded = [
-        Contender(f"ours, recorded, {_runs(count)}", "engine", "bfloat16", runs=count, recorded=True)
+        Contender(f"ours, recorded, {counted(count, 'run')}", "engine", "bfloat16", runs=count, recorded=True)
         for count in counts
     ]
     return [Contender("ours, not recorded", "engine", "bfloat16"), *recorded]
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count > 1)}"

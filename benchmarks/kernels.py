@@ -16,6 +16,7 @@ from benchmarks.contenders import BATCH_SIZE, DROPOUT_P
 from lib.device import make_deterministic
 from lib.errors import BadInput, errors_exit
 from lib.markdown import table
+from lib.words import counted
 
 STAGES = {16: 32, 32: 16, 64: 8}  # channels: pixels of a side
 CALLS, STREAMS, REPEATS = 20, 4, 5  # calls in a recording, recordings side by side, replays of them
@@ -37,7 +38,7 @@ def main() -> None:
                 ("ReLU, BN, dropout", our_unit, pytorchs_unit),
             ):
                 times = {
-                    f"{whose}, {streams} stream{'s' * (streams > 1)}": f"{microseconds(make, channels, streams):.1f}"
+                    f"{whose}, {counted(streams, 'stream')}": f"{microseconds(make, channels, streams):.1f}"
                     for whose, make in (("ours", ours), ("PyTorch's", theirs))
                     for streams in (1, STREAMS)
                 }

@@ -10,14 +10,14 @@ import torch
 import torchvision
 
 from benchmarks.record import Circumstances
+from lib.device import cores
 
 
 def device_name(device: torch.device) -> str:
     """As "2 cores, AMD EPYC, AVX512", or the GPU's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cores = os.cpu_count()
-    return f"CPU, {cores} cores, {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"CPU, {cores()} cores, {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _processor() -> str:

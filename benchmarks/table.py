@@ -1,4 +1,4 @@
-"""benchmarks/records/*.json, benchmarks/accuracy.json -> the tables in README.md, between two comments."""
+"""benchmarks/records/*.json, benchmarks/accuracy.json -> tables in README.md and docs/speed.md, between comments."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -11,32 +11,43 @@ from lib.errors import BadInput, errors_exit
 from lib.files import write_whole
 from lib.words import counted
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- benchmarks: made by `python -m benchmarks.table` -->", "<!-- benchmarks: end -->"
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__).parse_args()
     with errors_exit("benchmarks"):
-        write_whole(README, filled(README.read_text(encoding="utf-8"), content()).encode())
+        for page, middle in pages().items():
+            write_whole(page, filled(page.read_text(encoding="utf-8"), middle, page).encode())
 
 
-def content() -> str:
-    """All that stands between the two comments."""
-    return tables(records(FOLDER)) + (learned(trials.Trials.read(trials.RECORD)) if trials.RECORD.exists() else "")
+def pages() -> dict[Path, str]:
+    """What stands between the two comments, by page: of each device its speeds, or all that was measured."""
+    of_devices = records(FOLDER)
+    equal = learned(trials.Trials.read(trials.RECORD)) if trials.RECORD.exists() else ""
+    return {
+        ROOT / "README.md": "\n".join(overview(record) for record in of_devices if record.races),
+        ROOT / "docs" / "speed.md": tables(of_devices) + equal,
+    }
 
 
 def records(folder: Path) -> list[Record]:
     return [Record.read(path) for path in sorted(folder.glob("*.json"))]
 
 
-def filled(text: str, middle: str) -> str:
-    """The text with `middle` between the two comments. Raises BadInput if they are not there."""
+def filled(text: str, middle: str, page: Path) -> str:
+    """The page's text with `middle` between the two comments. Raises BadInput if they are not there."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise BadInput(f"README.md has no place for the tables: put {BEGIN} and {END} where they belong")
+        raise BadInput(f"{page} has no place for the tables: put {BEGIN} and {END} where they belong")
     return f"{before}{BEGIN}\n{middle}{END}{after}"
+
+
+def overview(record: Record) -> str:
+    """A device's speeds, and what they were measured under."""
+    return f"**{record.device}**{conditions(record.races)}\n\n{speeds(record.races)}\n"
 
 
 def tables(all_records: Iterable[Record]) -> str:
@@ -160,7 +171,7 @@ def learned(record: trials.Trials) -> str:
 
 def way(result: Result) -> str:
     """How many processes and threads a contender has."""
-    return f"{result.processes} x {result.threads} thread{'s' * (result.threads > 1)}"
+    return f"{result.processes} x {counted(result.threads, 'thread')}"
 
 
 def spread(of: Spread) -> str:

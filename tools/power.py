@@ -15,6 +15,7 @@ from lib.errors import BadInput, errors_exit
 from lib.paired import LEVEL, Comparison
 from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
 from lib.results import comparisons_of, read_runs, read_study
+from lib.words import counted
 
 POINTS = ("0.2", "0.5", "1", "2", "5")
 STUDY = Path("plan", "study.json")
@@ -81,7 +82,7 @@ def source(comparisons: Sequence[tuple[str, Comparison]]) -> str:
     counts = sorted({each.n for _, each in comparisons if each.n > 1})
     several = sum(each.n > 1 for _, each in comparisons)
     span = " to ".join(map(str, sorted({counts[0], counts[-1]})))
-    return f"Measured in {several} comparison{'s' * (several > 1)} over {span} seeds, with its 95 % range"
+    return f"Measured in {counted(several, 'comparison')} over {span} seeds, with its 95 % range"
 
 
 def seeds(difference: float, spread: Spread, level: float) -> str:
