@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.card import is_recipe
+from lib.card import RunCard, is_recipe
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
@@ -41,6 +41,11 @@ class RunFacts:
     parameters: int
     torch: str
     device: str
+
+    def as_planned(self, card: RunCard) -> bool:
+        """Whether this is the run of a card, as far as the card's fields stand here."""
+        same = ("network", "block", "ordering", "seed", "epochs", "train_images", "test_images", "recipe")
+        return all(getattr(self, key) == getattr(card, key) for key in same)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ def read_study(path: Path) -> dict[str, Any]:
             )
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
-            and re.fullmatch(r"[a-z0-9_]+", study["preset"])
+            and all(re.fullmatch(r"[a-z0-9_]+", study[key]) for key in ("preset", "dataset"))
             and is_sound(study["recipe"])
             and type(report["figure_dpi"]) is int
             and 50 <= report["figure_dpi"] <= 600
@@ -62,30 +62,55 @@ def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
 
 
 def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
-    """The study's runs that are there, in its order. Raises BadInput for one that is damaged, or unlike the others."""
-    paths = [folder / f"{run}.json" for run in study["runs"]]
-    runs = {path: read_metrics(path) for path in paths if path.exists()}
+    """The study's runs that are there, in its order.
+
+    Raises BadInput for one that is damaged, was trained otherwise than the study says, or is unlike the others.
+    """
+    runs = _there(study, folder)
     for path, run in runs.items():
-        first, other = next(iter(runs.items()))
-        _require_studys(path, run, study)
-        if run.facts.dataset != other.facts.dataset:
-            raise BadInput(
-                f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
-                "on the same by `dvc repro`"
-            )
+        if difference := unlike(run, study):
+            raise BadInput(f"{path} was trained with {difference}: train it anew by `dvc repro`")
+    _require_same_data(runs)
     _require_same_networks(runs)
     return list(runs.values())
 
 
-def _require_studys(path: Path, run: RunMetrics, study: dict[str, Any]) -> None:
-    """Raise BadInput where a run was trained otherwise than the study's are to be."""
-    scale = {key: getattr(run.facts, key) for key in ("epochs", "train_images", "test_images")}
+def read_like_runs(study: dict[str, Any], folder: Path) -> tuple[list[RunMetrics], list[str]]:
+    """The study's runs that were trained as it says, in its order, and the names of those that were not.
+
+    Raises BadInput for one that is damaged or unlike the others.
+    """
+    there = _there(study, folder)
+    otherwise = [run.name for run in there.values() if unlike(run, study)]
+    runs = {path: run for path, run in there.items() if run.name not in otherwise}
+    _require_same_data(runs)
+    _require_same_networks(runs)
+    return list(runs.values()), otherwise
+
+
+def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
+    paths = [folder / f"{run}.json" for run in study["runs"]]
+    return {path: read_metrics(path) for path in paths if path.exists()}
+
+
+def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:
+    """In what a run was trained otherwise than the study says; None where in nothing."""
+    told = {key: getattr(run.facts, key) for key in ("epochs", "train_images", "test_images")} | run.facts.recipe
+    if study["dataset"] != "auto":
+        told["dataset"] = run.facts.dataset
     wanted = study | study["recipe"]
-    for key, value in (scale | run.facts.recipe).items():
-        if value != wanted.get(key):
+    differs = [key for key, value in told.items() if value != wanted.get(key)]
+    return f"{differs[0]} {told[differs[0]]}, the study's runs have {wanted.get(differs[0])}" if differs else None
+
+
+def _require_same_data(runs: Mapping[Path, RunMetrics]) -> None:
+    """Raise BadInput where runs are of two data sets, which `dataset: auto` may come to."""
+    for path, run in runs.items():
+        first, other = next(iter(runs.items()))
+        if run.facts.dataset != other.facts.dataset:
             raise BadInput(
-                f"{path} was trained with {key} {value}, the study's runs have {wanted.get(key)}: "
-                "train it anew by `dvc repro`"
+                f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
+                "on the same by `dvc repro`"
             )
 
 

@@ -472,7 +472,16 @@ def test_metrics_made_under_different_circumstances_are_noted(study: Path) -> No
     assert mixed.mark == NOTE and "Toy GPU (1 run)" in mixed.found and "cpu (1 run)" in mixed.found
 
 
-@pytest.mark.parametrize("other", [{"epochs": 3}, {"blocks_per_stage": 2}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 3},
+        {"blocks_per_stage": 2},
+        {"precision": "bfloat16"},
+        {"train_images": 63},
+        {"test_images": 39},
+    ],
+)
 def test_metrics_of_runs_that_are_not_the_plans_are_noted(other: dict[str, Any], study: Path) -> None:
     write_plan(dataclasses.replace(CARD, **other))
     _, others = doctor_study.metrics(Project())

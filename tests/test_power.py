@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import sys
@@ -10,7 +11,7 @@ from statsmodels.stats.power import TTestPower
 
 from lib import table1
 from lib.files import canonical_json
-from lib.metrics import write_metrics
+from lib.metrics import RunMetrics, write_metrics
 from lib.paired import Comparison, t_test
 from lib.power import MOST, POWER, measured, power, seeds_needed
 from lib.recipe import OF_THE_STUDY
@@ -110,7 +111,7 @@ def project(tmp_path, monkeypatch, capsys):
         names = [f"{network}-{ordering}-{seed}" for network in NETWORKS for ordering in orderings for seed in range(3)]
         study = {"preset": "replication", "epochs": 3, "train_images": 50_000, "test_images": 10_000, "runs": names}
         (tmp_path / "plan").mkdir(exist_ok=True)
-        study |= {"report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
+        study |= {"dataset": "cifar10", "report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
         (tmp_path / "plan/study.json").write_bytes(canonical_json(study))
         for each in runs:
             write_metrics(tmp_path / f"metrics/{each.name}.json", each.facts, each.history)
@@ -148,6 +149,21 @@ def test_the_tool_reads_the_spread_that_the_table_shows(project):
     runs = [*arm_of([0.51, 0.62, 0.73], ordering="conv_relu_ic"), *arm_of([0.5, 0.6, 0.7])]
     (shown,) = [row.to_baseline for row in table1.rows(runs) if row.to_baseline]
     assert f"varies by {100 * shown.sd:.2f} points" in project(runs)
+
+
+def test_runs_that_were_trained_otherwise_than_the_plan_says_are_left_out_and_named(project):
+    """As in a clone: the metrics in git need not be those of params.yaml."""
+    runs = [*arm_of([0.51, 0.62, 0.73], ordering="conv_relu_ic"), *arm_of([0.5, 0.6, 0.7])]
+    others = [
+        RunMetrics(dataclasses.replace(run.facts, recipe=run.facts.recipe | {"precision": "bfloat16"}), run.history)
+        for run in runs
+    ]
+    left_out, assumed, *_ = project(others).splitlines()
+    assert left_out.startswith(
+        "power: left out, since they were trained otherwise than plan/study.json says: resnet110"
+    )
+    assert assumed.startswith("ASSUMED, NOT MEASURED")
+    assert "Measured in 1 comparison over 2 seeds" in project([others[0], *runs[1:]])
 
 
 def refused(project, capsys, *arguments, **study):

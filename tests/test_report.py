@@ -83,6 +83,8 @@ def test_report_is_byte_identical_when_rerun(study):
 
 
 def test_synthetic_data_is_named_in_every_table(study, undrawn):
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"dataset": "auto"}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
     for run in all_runs(dataset="synthetic"):
         write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
     report.main()
@@ -221,7 +223,7 @@ def test_no_runs_at_all_is_refused(study, capsys):
 @pytest.mark.parametrize(
     ("facts", "told"),
     [
-        ({"dataset": "synthetic"}, "synthetic"),
+        ({"dataset": "synthetic"}, "dataset synthetic"),
         ({"epochs": 4}, "epochs 4"),
         ({"train_images": 600}, "train_images 600"),
         ({"test_images": 500}, "test_images 500"),
@@ -235,6 +237,15 @@ def test_a_run_under_other_circumstances_is_refused_and_named(study, capsys, fac
     write_metrics(study / f"metrics/{run.name}.json", dataclasses.replace(run.facts, **facts), run.history)
     line = refused(capsys)
     assert "resnetb164-baseline-0.json" in line and told in line
+
+
+def test_runs_of_two_data_sets_are_refused_and_both_named(study, capsys):
+    content = json.loads((study / "plan/study.json").read_bytes()) | {"dataset": "auto"}
+    (study / "plan/study.json").write_bytes(canonical_json(content))
+    run = run_of("resnetb164", "baseline", dataset="synthetic")
+    write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
+    line = refused(capsys)
+    assert "resnetb164-baseline-0.json is of the synthetic data set" in line and "of the cifar10 one" in line
 
 
 def test_runs_of_one_name_but_of_two_networks_are_refused(study, capsys):

@@ -16,7 +16,7 @@ from lib import cifar10
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.files import canonical_json, write_whole
-from lib.metrics import read_metrics
+from lib.metrics import read_metrics, write_metrics
 from lib.runs import Run
 from stages.train import checkpoints_of, outputs_of
 from tests.dvc_project import ALL_CARDS
@@ -122,6 +122,11 @@ def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> No
         path.write_bytes(whole.replace(b"0.", b"0.1", 1) if path == metrics else b"another's")
         assert not study.has_results(run)
         path.write_bytes(whole)
+    told = read_metrics(metrics)
+    write_metrics(metrics, dataclasses.replace(told.facts, epochs=400), told.history)  # of a longer run, killed early
+    assert not study.has_results(run)
+    write_metrics(metrics, told.facts, told.history)
+    assert study.has_results(run)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     assert not study.has_results(run) and not run.finished
 
@@ -134,6 +139,19 @@ def test_a_run_that_fails_does_so_alone_and_is_named(workplace: Path) -> None:
     assert f"study: not trained: {bad.name}; the others are." in study.stderr
     assert "learning_rate" in study.stderr  # the run's own line
     assert read_metrics(Path("metrics", f"{CARD.name}.json")).finished
+
+
+def test_of_runs_side_by_side_that_fail_those_left_are_named_and_the_status_is_that_to_mend(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned(CARD, IC_CARD)
+    assert command("stages.train", f"plan/{CARD.name}.json").returncode == 0
+    monkeypatch.setattr(study, "train", lambda *_: {"the runs on the GPU": 75, "another process": 2})
+    monkeypatch.setattr("sys.argv", ["study"])
+    with pytest.raises(SystemExit) as ended:
+        study.main()
+    assert ended.value.code == 2
+    assert f"study: not trained: {IC_CARD.name}; the others are." in capsys.readouterr().err
 
 
 def test_a_signal_stops_all_and_the_same_command_goes_on(endless_study: subprocess.Popen[str], workplace: Path) -> None:

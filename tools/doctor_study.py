@@ -119,9 +119,7 @@ def metrics(project: Project) -> Iterator[Finding]:
 
 def belongs(run: RunMetrics, project: Project) -> bool:
     """Whether the plan has this run, as deep and trained alike."""
-    card, facts = project.cards.get(run.name), run.facts
+    card = project.cards.get(run.name)
     return card is not None and (
-        depth(card.block, card.blocks_per_stage) == facts.depth
-        and all(getattr(card, key) == getattr(facts, key) for key in ("epochs", "train_images", "test_images"))
-        and card.recipe == facts.recipe
+        depth(card.block, card.blocks_per_stage) == run.facts.depth and run.facts.as_planned(card)
     )

@@ -14,8 +14,8 @@ from lib import markdown, table1
 from lib.errors import BadInput, errors_exit
 from lib.paired import LEVEL, Comparison
 from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
-from lib.results import comparisons_of, read_runs, read_study
-from lib.words import counted
+from lib.results import comparisons_of, read_like_runs, read_study
+from lib.words import counted, some
 
 POINTS = ("0.2", "0.5", "1", "2", "5")
 STUDY = Path("plan", "study.json")
@@ -42,7 +42,10 @@ def main() -> None:
             raise BadInput(
                 f"{STUDY} has no ordering beside its network's baseline: add baseline to params.yaml's orderings"
             )
-        rows = table1.rows(read_runs(study, Path("metrics")))
+        runs, otherwise = read_like_runs(study, Path("metrics"))
+        if otherwise:
+            print(f"power: left out, since they were trained otherwise than {STUDY} says: {some(otherwise)}")
+        rows = table1.rows(runs)
         comparisons = [(row.network, row.to_baseline) for row in rows if row.to_baseline]
         print(answer(differences, comparisons, many))
 

@@ -56,7 +56,9 @@ def has_results(run: Run) -> bool:
         return False
     metrics, weights = outputs_of(run.card)
     with contextlib.suppress(BadInput, OSError):
-        return read_metrics(metrics).history == done.history and weights.read_bytes() == weights_file(done)
+        told = read_metrics(metrics)
+        written = told.history == done.history and told.facts.as_planned(run.card)
+        return written and weights.read_bytes() == weights_file(done)
     return False
 
 
