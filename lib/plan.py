@@ -224,17 +224,17 @@ def _one_line(error: Any, where: str) -> str:
     if kind == "list_type":
         problem = "a list is wanted, as [0, 1]"
     if isinstance(value, str) and kind in ("float_type", "int_type"):
-        problem = f"a number is wanted and this is text{_number_hint(value)}"
+        problem = f"a number is wanted and this is text{_number_hint(value, whole=kind == 'int_type')}"
     return f"{key}: {value!r}: {problem.replace('Input', 'it')}"
 
 
-def _number_hint(text: str) -> str:
+def _number_hint(text: str, *, whole: bool) -> str:
     """How to write what was probably meant: YAML 1.1, which PyYAML reads, sees no number in 1e-3."""
     try:
         number = decimal.Decimal(text)
     except decimal.InvalidOperation:
         return ""
-    if not number.is_finite() or abs(number.adjusted()) > DIGITS_TO_WRITE:
+    if not number.is_finite() or abs(number.adjusted()) > DIGITS_TO_WRITE or (whole and number % 1):
         return ""
     return f" to YAML: write {number:f}" if "e" in text.lower() else ": write it without quotes"
 

@@ -25,7 +25,8 @@ class Stop:
 
     def __init__(self, stage: str = "train") -> None:
         self.stage = stage  # for what is said
-        self.signal: int | None = None
+        self.signal: int | None = None  # the first that came
+        self.heard = set[int]()
 
     def listen(self) -> None:
         """Take over both signals; under DVC or `make study`, also end when they end.
@@ -41,8 +42,9 @@ class Stop:
                 raise Stopped("the process that started this run has ended", signal.SIGTERM)
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
-        if self.signal == number:
+        if number in self.heard:
             os._exit(128 + number)
+        self.heard.add(number)
         if self.signal is not None:
             return
         self.signal = number

@@ -162,7 +162,8 @@ def steps(
     """Train the epochs that are not done yet on the card's device: a snapshot after each, None after other steps."""
     device = pick_device(card.device)
     make_deterministic()
-    shared.take_threads(threads_for(done.circumstances[-1] if done else None))
+    if device.type == "cpu":
+        shared.take_threads(threads_for(done.circumstances[-1] if done else None))
     start = Snapshot.of_start(done, circumstances(device, fused=device.type == "cuda" and fusion.works()))
     print(f"{progress.title}  trained by {start.circumstances[-1]}", flush=True)
     train_set, test_set = shared.served(data, card.batch_size, device)

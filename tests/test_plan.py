@@ -12,6 +12,7 @@ from lib.card import RECIPE
 from lib.errors import BadInput
 from lib.plan import _yaml_mapping, read_study
 from lib.recipe import OF_THE_STUDY, is_sound
+from stages import plan as stage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARAMS = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
@@ -165,6 +166,15 @@ def test_the_summary_tells_how_the_runs_are_trained_and_nothing_that_none_of_the
     assert set(other) == set(RECIPE) and is_sound(other)
 
 
+@pytest.mark.parametrize("orderings", ["[baseline, conv_relu_ic]", "[conv_relu_ic]"])
+def test_a_plan_without_a_baseline_says_so(orderings, tmp_path, monkeypatch, capsys):
+    (tmp_path / "params.yaml").write_text(with_key("orderings", orderings))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["plan"])
+    stage.main()
+    assert ("nothing to compare them with" in capsys.readouterr().out) == ("baseline" not in orderings)
+
+
 # ---- bad parameters: (key, its value, what the message says besides the key)
 
 ONE = "{block: basic, blocks_per_stage: 1}"
@@ -173,6 +183,7 @@ BAD = [
     ("dropout_p", "1e-3", "write 0.001"),
     ("weight_decay", "1e-7", "write 0.0000001"),
     ("epochs", "1e2", "write 100"),
+    ("epochs", "1e-2", "this is text"),
     ("weight_decay", "1e999999999", "a number is wanted and this is text"),
     ("dropout_p", "'0.05'", "without quotes"),
     ("dropout_p", "five percent", "number"),

@@ -207,6 +207,15 @@ def test_a_parent_that_ends_its_children_after_a_ctrl_c_lets_them_come_to_the_ne
     assert stage.ended()[0] == 130
 
 
+def test_after_a_ctrl_c_the_second_sigterm_ends_a_step_that_hangs(start: Start) -> None:
+    stage = start(STAGE % "for _ in stop.at_steps(range(3)): wait()")  # nobody lets it go on
+    stage.until("working")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+        stage.process.send_signal(number)
+        time.sleep(0.2)  # else two of a kind may come as one
+    assert stage.ended()[0] == 143
+
+
 def test_signals_still_end_a_stage_whose_terminal_is_gone(start: Start) -> None:
     stage = start(STAGE % "os.close(2)\n    for _ in stop.at_steps(range(3)): wait()")
     stage.until("working")
