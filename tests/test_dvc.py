@@ -127,11 +127,9 @@ def test_a_repro_interrupted_in_every_way_in_turn_is_finished_by_the_same_comman
         assert reached < 1000, f"{interruption}: the run went on to its end"
 
     begun.configure(epochs=reached + 1)
-    output = begun.dvc(*command)
-    assert f"goes on with {reached + 1}" in output
-    assert len(TRAINED.findall(output)) == 1
-    of_last = {path: each for path, each in begun.results("metrics", "models").items() if Path(path).stem == LAST}
-    assert of_last == straight(begun, tmp_path / "straight", orderings=["ic_conv_relu"])
+    assert f"goes on with {reached + 1}" in begun.dvc("repro")
+    assert begun.results("metrics", "models") == straight(begun, tmp_path / "straight")
+    assert "up to date" in begun.dvc("status")
 
 
 def test_where_the_shell_stays_between_dvc_and_the_trainer_an_orphan_is_not_joined_by_a_second_trainer(

@@ -268,6 +268,29 @@ def test_requirements_are_pinned_by_hash_and_name_no_index():
             assert "--hash=sha256:" in requirement
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_every_link_between_the_pages_leads_to_a_file_and_a_heading_of_it():
+    pages = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    links = [
+        (ROOT / page, link)
+        for page in pages.split()
+        for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text())
+    ]
+    assert len(links) > 30
+    for page, link in links:
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
 def test_nothing_in_the_product_points_outside_of_it():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in files:
