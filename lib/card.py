@@ -139,9 +139,8 @@ def read_with_study(paths: Sequence[Path]) -> list[tuple[RunCard, int, list[RunC
     studies = {folder: _cards_of_study(folder) for folder in {path.parent for path in cards}}
     with_study = []
     for path, card in cards.items():
-        names = [each.name for each in studies[path.parent]]
-        place = names.index(card.name) + 1 if card.name in names else 0
-        with_study.append((card, place, studies[path.parent]) if place else (card, 1, [card]))
+        study = studies[path.parent] if card in studies[path.parent] else [card]
+        with_study.append((card, study.index(card) + 1, study))
     return with_study
 
 

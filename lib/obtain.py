@@ -41,7 +41,7 @@ def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
     Raises BadInput that names the source, what is wrong and the cure.
     """
     with contextlib.suppress(BadInput):
-        if cifar10.verified_files(folder)[0] == "cifar10" and wanted not in STAND_INS:
+        if wanted not in STAND_INS and cifar10.verified_files(folder)[0] == "cifar10":
             return "cifar10"
     with failures_named(folder), _new_folder(folder) as new:
         if wanted not in STAND_INS and _fetch(wanted, new, source, archive):

@@ -70,9 +70,7 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     for path, run in runs.items():
         if difference := unlike(run, study):
             raise BadInput(f"{path} was trained with {difference}: train it anew by `dvc repro`")
-    _require_same_data(runs)
-    _require_same_networks(runs)
-    return list(runs.values())
+    return _alike(runs)
 
 
 def read_like_runs(study: dict[str, Any], folder: Path) -> tuple[list[RunMetrics], list[str]]:
@@ -82,10 +80,7 @@ def read_like_runs(study: dict[str, Any], folder: Path) -> tuple[list[RunMetrics
     """
     there = _there(study, folder)
     otherwise = [run.name for run in there.values() if unlike(run, study)]
-    runs = {path: run for path, run in there.items() if run.name not in otherwise}
-    _require_same_data(runs)
-    _require_same_networks(runs)
-    return list(runs.values()), otherwise
+    return _alike({path: run for path, run in there.items() if run.name not in otherwise}), otherwise
 
 
 def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
@@ -101,6 +96,13 @@ def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:
     wanted = study | study["recipe"]
     differs = [key for key, value in told.items() if value != wanted.get(key)]
     return f"{differs[0]} {told[differs[0]]}, the study's runs have {wanted.get(differs[0])}" if differs else None
+
+
+def _alike(runs: Mapping[Path, RunMetrics]) -> list[RunMetrics]:
+    """The runs. Raises BadInput where they are of two data sets, or of two networks under one name."""
+    _require_same_data(runs)
+    _require_same_networks(runs)
+    return list(runs.values())
 
 
 def _require_same_data(runs: Mapping[Path, RunMetrics]) -> None:

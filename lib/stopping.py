@@ -25,8 +25,7 @@ class Stop:
 
     def __init__(self, stage: str = "train") -> None:
         self.stage = stage  # for what is said
-        self.signal: int | None = None  # the first that came
-        self.heard = set[int]()
+        self.heard: list[int] = []  # signals, as they came
 
     def listen(self) -> None:
         """Take over both signals; under DVC or `make study`, also end when they end.
@@ -44,19 +43,18 @@ class Stop:
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         if number in self.heard:
             os._exit(128 + number)
-        self.heard.add(number)
-        if self.signal is not None:
+        self.heard.append(number)
+        if len(self.heard) > 1:
             return
-        self.signal = number
         # Not print(): the signal may have interrupted one, and a buffered writer cannot be entered twice.
         with contextlib.suppress(OSError):
             os.write(2, f"{self.stage}: {signal.Signals(number).name}: stopping at the next step\n".encode())
 
     def check(self) -> None:
         """Raise Stopped if a signal has come."""
-        if self.signal is not None:
-            name = signal.Signals(self.signal).name
-            raise Stopped(f"stopped by {name}; the same command goes on from the last whole epoch", self.signal)
+        if self.heard:
+            name = signal.Signals(self.heard[0]).name
+            raise Stopped(f"stopped by {name}; the same command goes on from the last whole epoch", self.heard[0])
 
     def at_steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on; raise Stopped between two of them, where nothing is half done."""

@@ -1,6 +1,7 @@
 """Made-up finished runs for the tests of what reports them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from lib.metrics import EpochRecord, RunFacts, RunMetrics
 from lib.recipe import OF_THE_STUDY
@@ -14,6 +15,11 @@ NETWORKS = {
 ORDERINGS = ["relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "baseline"]
 
 
+def recipe_of(ordering: str) -> dict[str, Any]:
+    """The study's recipe of an ordering: a baseline has no dropout."""
+    return {key: value for key, value in OF_THE_STUDY.items() if key != "dropout_p" or "ic" in ordering.split("_")}
+
+
 def run_of(network, ordering, seed=0, epochs=3, accuracy=0.5, dataset="cifar10") -> RunMetrics:
     """A run whose test accuracy rises by equal steps to `accuracy`."""
     return run_with([accuracy * (e / epochs) for e in range(1, epochs + 1)], network, ordering, seed, dataset=dataset)
@@ -25,9 +31,9 @@ def run_with(
     """A run with these test accuracies; unfinished where it was to have more epochs."""
     block, depth = NETWORKS[network]
     epochs = epochs or len(accuracies)
-    recipe = {key: value for key, value in OF_THE_STUDY.items() if key != "dropout_p" or "ic" in ordering.split("_")}
     facts = RunFacts(
-        *(network, block, depth, ordering, seed, dataset, 50_000, 10_000, epochs, recipe, 1000, "2.14.1", "cpu")
+        *(network, block, depth, ordering, seed, dataset, 50_000, 10_000, epochs),
+        *(recipe_of(ordering), 1000, "2.14.1", "cpu"),
     )
     history = [EpochRecord(e, 0.001, 1.0, 0.4, 1.1, accuracy) for e, accuracy in enumerate(accuracies, start=1)]
     return RunMetrics(facts, tuple(history))

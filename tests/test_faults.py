@@ -39,6 +39,7 @@ from stages import download, plan, report, train
 from tests.crashing import clean_process
 from tests.making import CARD as MAKING
 from tests.making import IC_CARD
+from tests.runs import recipe_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CARD = dataclasses.replace(MAKING, epochs=3)
@@ -821,9 +822,9 @@ def write_study(bench: Bench, runs: dict[str, str], missing: tuple[str, ...] = (
     Path("plan", "study.json").write_bytes(canonical_json(study))
     for name, version in runs.items():
         network, ordering, seed = name.split("-")
-        recipe = {key: value for key, value in OF_THE_STUDY.items() if key != "dropout_p" or "ic" in ordering}
         facts = RunFacts(
-            *(network, "basic", 8, ordering, int(seed), "synthetic", 64, 40, 3, recipe, 1000, version, "cpu")
+            *(network, "basic", 8, ordering, int(seed), "synthetic", 64, 40, 3),
+            *(recipe_of(ordering), 1000, version, "cpu"),
         )
         history = [EpochRecord(epoch, 0.001, 1.0, 0.4, 1.1, 0.3) for epoch in (1, 2, 3)]
         write_metrics(Path("metrics", f"{name}.json"), facts, history)

@@ -40,8 +40,7 @@ def main() -> None:
         runs = [Run(card, checkpoints_of(card, data)) for card in read_cards(Path("plan"))]
         failed = train([run for run in runs if not has_results(run)], Display(runs), stop)
         if failed:
-            left = [run.card.name for run in runs if not run.finished] or failed
-            names = some(list(left))
+            names = some([run.card.name for run in runs if not run.finished] or list(failed))
             error = StageError(f"not trained: {names}; the others are. Each said why above; see also {log_file()}")
             error.status = status_of(failed.values())
             raise error
