@@ -75,12 +75,15 @@ class RunCard:
         """Everything that decides the run's result; the SHA-256 of it is the run's fingerprint.
 
         `data` is the SHA-256 of the data set, `code` that of each source file that decides results. Where the data came
-        from and what device was asked for are not part of it: checkpoints tell the device of each epoch.
+        from and what device was asked for are not part of it: checkpoints tell the device of each epoch. That a part of
+        the training images is held out is.
         The number of epochs is not part of it where the learning rate does not depend on it: a longer run then begins
         with the shorter one, epoch for epoch.
         """
         card = self._used()
-        del card["dataset"], card["device"]
+        del card["device"]
+        if self.dataset != "cifar10_validation":
+            del card["dataset"]
         if self.learning_rate_rule in RULES_OF_THE_EPOCH_ALONE:
             del card["epochs"]
         return {"schema": SCHEMA, "card": card, "data": data, "code": dict(code)}

@@ -17,6 +17,7 @@ from lib.files import canonical_json, read_json, write_whole
 FOLDER = "cifar-10-batches-py"  # inside the data folder, as in the official archive and as torchvision expects it
 TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
 TEST_FILE = "test_batch"
+VALIDATION = "cifar10_validation"  # CIFAR-10 whose last training file is held out of training and tested on
 NAMES_FILE = "batches.meta"
 MANIFEST = "dataset.json"  # stands beside FOLDER where the files are not the official ones, and lists what they are
 
@@ -44,7 +45,7 @@ class Split:
 class DataSet:
     """A verified data set, whole in memory."""
 
-    name: str  # "cifar10", or what the manifest says
+    name: str  # "cifar10", VALIDATION, or what the manifest says
     sha256: str  # digest() of its files
     train: Split
     test: Split
@@ -64,7 +65,7 @@ def verified_files(folder: Path) -> tuple[str, dict[str, bytes]]:
             expected = {file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()}
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise BadInput(f"{folder / MANIFEST} is damaged: {_CURE}") from None
-        if name == "cifar10" or set(expected) != set(OFFICIAL_FILES):
+        if name in ("cifar10", VALIDATION) or set(expected) != set(OFFICIAL_FILES):
             raise BadInput(f"{folder / MANIFEST} does not describe a stand-in data set: {_CURE}")
     return name, {file: verified_file(folder / FOLDER / file, *expected[file]) for file in expected}
 
@@ -127,9 +128,13 @@ def read_batch(content: bytes, path: Path) -> Split:
 def load(folder: Path, wanted: str, train_images: int, test_images: int) -> DataSet:
     """The first so many training and test images of a verified data folder.
 
+    Where VALIDATION is wanted, the test images are those of the last training file, and the test file is not read.
     Raises BadInput if a file is damaged, if CIFAR-10 is wanted and this is not it, or if the folder holds too little.
     """
     name, files = verified_files(folder)
+    train_files, test_file = TRAIN_FILES, TEST_FILE
+    if (name, wanted) == ("cifar10", VALIDATION):
+        name, train_files, test_file = VALIDATION, TRAIN_FILES[:-1], TRAIN_FILES[-1]
     if wanted not in ("auto", name):
         raise BadInput(f"{folder} holds the {name} data set, the run is for {wanted}: {_CURE}")
 
@@ -144,8 +149,8 @@ def load(folder: Path, wanted: str, train_images: int, test_images: int) -> Data
             raise BadInput(f"{key}: {count:,} asked for, the data set has {len(labels):,}: lower it in params.yaml")
         return Split(np.concatenate([batch.images for batch in batches])[:count], labels[:count])
 
-    train = first(train_images, "train_images", *TRAIN_FILES)
-    return DataSet(name, digest(files), train, first(test_images, "test_images", TEST_FILE))
+    train = first(train_images, "train_images", *train_files)
+    return DataSet(name, digest(files), train, first(test_images, "test_images", test_file))
 
 
 def write_stand_in(folder: Path, name: str, batches: dict[str, Split], label_names: list[str]) -> None:

@@ -7,17 +7,22 @@ from lib.arms import arms_of
 from lib.commit import Commit
 from lib.metrics import RunMetrics
 from lib.panels import orderings_of, panels_of
-from lib.paper import TEST_IMAGES, data_name, ordering_name
+from lib.paper import TEST_IMAGES, data_name, measured_on, ordering_name
 from lib.recipe import departures
 from lib.recipe import in_full as recipe_in_full
 from lib.words import counted, some
+
+HELD_OUT = (
+    "Measured on images of CIFAR-10's training set that were held out, not on the test set: good to choose by. Test "
+    "what is chosen with dataset: cifar10."
+)
 
 
 def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     """Data, scale, what is unlike the study, number of runs, software and device: for titles and captions."""
     unlike = "".join(f", {each}" for each in departures(study["recipe"]))
     return (
-        f"{data_name(runs[0].facts.dataset)} ({_images(study)}), preset {study['preset']}, "
+        f"{data_name(runs[0].facts.dataset)} ({_images(study, runs)}), preset {study['preset']}, "
         f"{counted(study['epochs'], 'epoch')}{unlike}, n = {_seeds(runs)}, "
         f"{counted_runs(study, runs)}, PyTorch {_torches(runs)}, {_devices(runs)}"
     )
@@ -25,11 +30,12 @@ def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
 
 def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | None) -> dict[str, str]:
     """The same and more, by name. The commit is the code's; None where it is not known."""
-    data = data_name(runs[0].facts.dataset)
+    dataset = runs[0].facts.dataset
+    images = f"{study['train_images']:,} training and {study['test_images']:,} {measured_on(dataset)} images"
     seeds = sorted({run.facts.seed for run in runs})
     return {
         "Preset": study["preset"],
-        "Data": f"{data}, {study['train_images']:,} training and {study['test_images']:,} test images",
+        "Data": f"{data_name(dataset)}, {images}",
         "Networks": ", ".join(panel.network for panel in panels_of(runs)),
         "Orderings": ", ".join(map(ordering_name, orderings_of(runs))),
         "Seeds": ", ".join(map(str, seeds)),
@@ -45,8 +51,11 @@ def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | 
 def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
     """What a reader must know before looking at a number, a sentence each."""
     told = []
-    if runs[0].facts.dataset != "cifar10":
-        told.append(f"Trained on {data_name(runs[0].facts.dataset)}, not on CIFAR-10: no evidence about the study.")
+    dataset = runs[0].facts.dataset
+    if measured_on(dataset) == "validation":
+        told.append(HELD_OUT)
+    elif dataset != "cifar10":
+        told.append(f"Trained on {data_name(dataset)}, not on CIFAR-10: no evidence about the study.")
     if missing := sorted(set(study["runs"]) - {run.name for run in runs}):
         told.append(f"Missing: {some(missing)}.")
     under_way = [run for run in runs if not run.finished]
@@ -62,10 +71,11 @@ def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     return f"{finished} of {counted(len(study['runs']), 'run')}{under_way}"
 
 
-def _images(study: dict[str, Any]) -> str:
-    """How many images there were to train on, and to test on where that is a part of the test set."""
-    test = "" if study["test_images"] == TEST_IMAGES else f", {study['test_images']:,} test images"
-    return f"{study['train_images']:,} training images{test}"
+def _images(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
+    """How many images there were to train on, and to measure by where these are not the whole test set."""
+    measured, count = measured_on(runs[0].facts.dataset), study["test_images"]
+    told = "" if (measured, count) == ("test", TEST_IMAGES) else f", {count:,} {measured} images"
+    return f"{study['train_images']:,} training images{told}"
 
 
 def _seeds(runs: Sequence[RunMetrics]) -> str:

@@ -41,4 +41,10 @@ def unit_name(block: str, ordering: str) -> str:
 
 def data_name(dataset: str) -> str:
     """A data set's name for titles; the stand-in says loudly what it is."""
-    return {"cifar10": "CIFAR-10", "synthetic": "SYNTHETIC"}.get(dataset, dataset)
+    names = {"cifar10": "CIFAR-10", "cifar10_validation": "CIFAR-10 validation", "synthetic": "SYNTHETIC"}
+    return names.get(dataset, dataset)
+
+
+def measured_on(dataset: str) -> str:
+    """Of which images the accuracy is: "test", as all of the study's, or "validation"."""
+    return "validation" if dataset == "cifar10_validation" else "test"

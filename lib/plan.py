@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from lib.card import NAME, RunCard
 from lib.errors import BadInput
@@ -49,6 +49,12 @@ def ascending(values: list[int]) -> list[int]:
     return values
 
 
+def not_held_out(train_images: int, info: ValidationInfo) -> int:
+    if info.data.get("dataset") == "cifar10_validation" and train_images > 40_000:
+        raise ValueError("10,000 of the 50,000 are held out: write 40000 or less")
+    return train_images
+
+
 Name = Annotated[str, AfterValidator(checked_name)]
 OrderingName = Annotated[str, AfterValidator(checked_ordering)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -76,8 +82,8 @@ class Study(Strict):
     """params.yaml with its preset applied. The keys are explained there."""
 
     preset: Name
-    dataset: Literal["cifar10", "auto", "synthetic"]
-    train_images: Annotated[int, Field(ge=1, le=50_000)]
+    dataset: Literal["cifar10", "cifar10_validation", "auto", "synthetic"]
+    train_images: Annotated[int, Field(ge=1, le=50_000), AfterValidator(not_held_out)]
     test_images: Annotated[int, Field(ge=1, le=10_000)]
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]

@@ -23,7 +23,7 @@ def of_table1(rows: Sequence[table1.Row], dataset: str) -> Section:
         frame = frame.drop(columns=list(cells.COMPARISON))
     if all(row.paper is None for row in rows):
         frame, notes = frame.drop(columns=table1.PAPER), [*notes, NOT_THE_PAPERS]
-    caption = f"Test accuracy on {data_name(dataset)} at the end of training, as a fraction of 1"
+    caption = f"Accuracy on {data_name(dataset)} at the end of training, as a fraction of 1"
     return Section("table1", "Table 1", [Table(caption, frame, 2, _supported(comparisons))], notes)
 
 

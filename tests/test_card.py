@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lib.card import RunCard, read_with_study
+from lib.cifar10 import VALIDATION
 from lib.errors import BadInput
 from lib.files import canonical_json
 
@@ -141,6 +142,12 @@ def test_a_fingerprint_is_of_all_that_decides_the_result_and_of_nothing_else():
 def test_a_run_is_the_same_wherever_its_data_came_from_and_whatever_device_was_named(change):
     assert dataclasses.replace(FULL, **change) != FULL
     assert dataclasses.replace(FULL, **change).identity("data", {}) == FULL.identity("data", {})
+
+
+def test_a_run_with_training_images_held_out_is_another():
+    """Its data are the same files."""
+    held_out = dataclasses.replace(FULL, dataset=VALIDATION)
+    assert held_out.identity("data", {}) != FULL.identity("data", {})
 
 
 def test_a_longer_run_of_a_card_goes_on_where_the_shorter_ended_if_the_rate_allows_it():

@@ -56,6 +56,13 @@ def test_synthetic_data_is_named_in_the_panels():
     assert figure.axes[0].get_title() == "(a) ResNet 110 on SYNTHETIC"
 
 
+def test_what_the_accuracy_is_of_is_named_at_the_axis():
+    figure = figure4.draw(all_runs(dataset="cifar10_validation"), "title", 0.1)
+    assert figure.axes[0].get_title() == "(a) ResNet 110 on CIFAR-10 validation"
+    assert figure.axes[0].get_ylabel() == "validation accuracy"
+    assert figure4.draw(all_runs(), "title", 0.1).axes[0].get_ylabel() == "test accuracy"
+
+
 def title_of(figure):
     return figure._suptitle.get_text().replace(drawing.NO_BREAK, " ")
 

@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from lib import claims_figure, drawing, figure4
+from lib import claims_figure, drawing, figure4, obtain
 from lib.card import RunCard, is_recipe
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
 from lib.device import Circumstances
@@ -240,7 +240,7 @@ CARD_RANGES: dict[str, Callable[[Any], bool]] = {
     "ordering": lambda value: value == "baseline" or value.split("_").count("conv") == 1,
     "dropout_p": one_in(0, BELOW_1),
     "seed": one_in(0, 2**32 - 1, int),
-    "dataset": lambda value: value in ("cifar10", "auto", "synthetic"),
+    "dataset": lambda value: value in obtain.DATA_SETS,
     "train_images": one_in(1, 50_000, int),
     "test_images": one_in(1, 10_000, int),
     "augmentation": lambda value: value in ("none", "crop_flip"),
@@ -637,4 +637,4 @@ def test_the_download_refuses_a_study_or_fetches_the_data_set_it_names(
         assert wanted == []
     else:
         assert wanted == [json.loads(content)["dataset"]]
-        assert wanted[0] in ("cifar10", "auto", "synthetic")
+        assert wanted[0] in obtain.DATA_SETS

@@ -229,7 +229,7 @@ def silent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, serv
 # Sources.
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
+@pytest.mark.parametrize("wanted", ["cifar10", cifar10.VALIDATION, "auto"])
 @pytest.mark.parametrize("kind", ["the folder", "the batches' folder", *COMPRESSIONS])
 def test_a_source_on_disk_gives_the_folder(
     kind: str, wanted: str, folder: Path, cache: Path, official: Path, tmp_path: Path
@@ -407,12 +407,13 @@ def test_auto_takes_the_synthetic_set_when_the_official_server_is_silent(
     assert cifar10.load(folder, "auto", 100, 20).name == "synthetic"
 
 
+@pytest.mark.parametrize("wanted", ["cifar10", cifar10.VALIDATION])
 def test_cifar10_is_strict_when_the_official_server_is_silent(
-    silent: str, folder: Path, cache: Path, official: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: str, silent: str, folder: Path, cache: Path, official: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(obtain, "OFFICIAL_ADDRESS", silent)
     with pytest.raises(BadInput, match="CIFAR-10 cannot be had: .*CIFAR10_SOURCE") as caught:
-        obtain.obtain("cifar10", folder, None, cache)
+        obtain.obtain(wanted, folder, None, cache)
     assert silent in str(caught.value)
     assert list(folder.parent.iterdir()) == []
 

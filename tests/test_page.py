@@ -147,7 +147,8 @@ def test_the_papers_values_are_there_for_its_own_networks_on_its_own_data_only(d
 
     assert papers(document) == [row.paper for row in table1.rows(runs_of())]
     assert papers(document)[3] == 0.6454
-    assert set(papers(page_of(runs_of(dataset="synthetic")))) == {None}
+    for dataset in ("synthetic", "cifar10_validation"):
+        assert set(papers(page_of(runs_of(dataset=dataset)))) == {None}
     assert papers(page_of([run_of("small", "baseline")])) == [None]
 
 
@@ -263,6 +264,18 @@ def test_what_is_lacking_is_said_first():
     assert "SYNTHETIC" in first and "no evidence" in first
     assert missing == "Missing: lost-baseline-0."
     assert page_of(runs_of()).warnings == []
+
+
+def test_accuracies_of_held_out_images_are_called_so():
+    shown = page_of(runs_of(dataset="cifar10_validation"), train_images=40000)
+    (warning,) = shown.warnings
+    assert "held out, not on the test set" in warning
+    assert "CIFAR-10 validation (40,000 training images, 10,000 validation images), " in shown.summary
+    assert shown.facts["Data"] == "CIFAR-10 validation, 40,000 training and 10,000 validation images"
+    document = Document(to_html(shown))
+    assert shown.sections[0].tables[0].caption.startswith("Accuracy on CIFAR-10 validation at the end")
+    assert document.figure["measuredOn"] == "validation"
+    assert not any("test accuracy against" in each["text"].lower() for each in document.all("p"))
 
 
 def test_what_was_run_is_said(document):

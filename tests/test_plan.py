@@ -272,6 +272,16 @@ def test_a_bad_value_is_refused_in_one_line_with_its_key_and_the_cure(key, value
     assert key in message and words in message
 
 
+@pytest.mark.parametrize(("train_images", "refused"), [("40000", False), ("40001", True), ("50000", True)])
+def test_images_that_are_held_out_cannot_be_trained_on(train_images, refused, tmp_path):
+    params = with_key("dataset", "cifar10_validation", with_key("train_images", train_images))
+    if refused:
+        message = refusal(tmp_path, params.encode())
+        assert f"train_images: {train_images}: 10,000 of the 50,000 are held out: write 40000" in message
+    else:
+        assert {card.dataset for card in study_of(tmp_path, params).cards()} == {"cifar10_validation"}
+
+
 @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("preset", "presets")])
 def test_a_missing_key_is_refused_by_name(key, tmp_path):
     content = with_key(key, "").replace(f"{key}: \n", "")
