@@ -4,7 +4,7 @@ VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearsal study fleet power doctor benchmark test crash-test lint env env-dev env-fleet lock clean
+.PHONY: help rehearsal study fleet power compare doctor benchmark test crash-test lint env env-dev env-fleet lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ fleet: env-fleet  ## all stale runs on this machine or a Ray cluster (FLEET="--a
 power: env  ## how many seeds it takes to see a difference of d points, at the spread measured so far (POINTS="0.3 1")
 	@test -f plan/study.json || dvc repro --quiet plan
 	@python -m tools.power $(POINTS)
+
+compare: env  ## orderings beside each other instead of the baseline (PAIRS="ic_conv_relu:bn_conv_relu")
+	@test -f plan/study.json || dvc repro --quiet plan
+	@python -m tools.compare $(PAIRS)
 
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
 	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor

@@ -22,7 +22,7 @@ EQUAL = 1e-12  # less than any step of an accuracy, more than the rounding of a 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """An arm minus its baseline over the seeds that both have finished. None where the data cannot say."""
+    """An arm minus another over the seeds that both have finished. None where the data cannot say."""
 
     n: int  # such seeds
     wins: int  # of them, those in which the arm is better; equal is no win
@@ -40,14 +40,14 @@ class Comparison:
         return self.holm_p is not None and self.holm_p < LEVEL
 
 
-def compare(values: Mapping[int, float], baseline: Mapping[int, float], higher_is_better: bool = True) -> Comparison:
+def compare(values: Mapping[int, float], others: Mapping[int, float], higher_is_better: bool = True) -> Comparison:
     """Two arms' values by seed, over the seeds they share; Holm's p is left to `corrected`.
 
     Where a value is infinite (never reached) only who was first is known: no mean, no test. Where all differences are
     equal there is no interval and no test either: that shows a coarse measure, not a spread of zero, and taken at its
     word two seeds would give certainty.
     """
-    pairs = [(value, baseline[seed]) for seed, value in values.items() if seed in baseline]
+    pairs = [(value, others[seed]) for seed, value in values.items() if seed in others]
     differences = [one - other for one, other in pairs]  # infinite, or NaN, which is no win, where one is infinite
     wins = sum((each if higher_is_better else -each) > EQUAL for each in differences)
     if not np.isfinite(pairs).all() or not pairs:
@@ -61,9 +61,9 @@ def compare(values: Mapping[int, float], baseline: Mapping[int, float], higher_i
     return Comparison(sample.n, wins, sample.mean, sample.sd, low, high, p)
 
 
-def t_test(values: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def t_test(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The ends of the 95 % interval of the mean difference, and the two-sided p; pairs along the last axis."""
-    result = ttest_rel(values, baseline, axis=-1)
+    result = ttest_rel(values, others, axis=-1)
     interval = result.confidence_interval(1 - LEVEL)
     return interval.low, interval.high, result.pvalue
 

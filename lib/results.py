@@ -40,9 +40,15 @@ def read_study(path: Path) -> dict[str, Any]:
     return study
 
 
+def arms_planned(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """The networks and orderings that the study is to train together, in its order."""
+    names = [run.split("-") for run in study["runs"]]
+    return list(dict.fromkeys((network, ordering) for network, ordering, _ in names))
+
+
 def comparisons_of(study: dict[str, Any]) -> int:
     """How many orderings the study is to compare with their network's baseline, whether or not they are trained yet."""
-    arms = {tuple(run.split("-")[:2]) for run in study["runs"]}
+    arms = arms_planned(study)
     return sum(ordering != BASELINE and (network, BASELINE) in arms for network, ordering in arms)
 
 
@@ -73,14 +79,19 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     return _alike(runs)
 
 
-def read_like_runs(study: dict[str, Any], folder: Path) -> tuple[list[RunMetrics], list[str]]:
-    """The study's runs that were trained as it says, in its order, and the names of those that were not.
+def read_so_far(stage: str, path: Path, folder: Path) -> tuple[dict[str, Any], list[RunMetrics]]:
+    """The study, and of its runs that are there those that were trained as it says; the others are named in a line.
 
-    Raises BadInput for one that is damaged or unlike the others.
+    Raises BadInput if the study is not there, and for a run that is damaged or unlike the others.
     """
+    if not path.exists():
+        raise BadInput(f"{path} is not there, which names the study's runs: `dvc repro plan` makes it in a moment")
+    study = read_study(path)
     there = _there(study, folder)
     otherwise = [run.name for run in there.values() if unlike(run, study)]
-    return _alike({path: run for path, run in there.items() if run.name not in otherwise}), otherwise
+    if otherwise:
+        print(f"{stage}: left out, since they were trained otherwise than {path} says: {some(otherwise)}")
+    return study, _alike({path: run for path, run in there.items() if run.name not in otherwise})
 
 
 def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:

@@ -1,9 +1,11 @@
 """Made-up finished runs for the tests of what reports them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from lib.metrics import EpochRecord, RunFacts, RunMetrics
+from lib.files import canonical_json
+from lib.metrics import EpochRecord, RunFacts, RunMetrics, write_metrics
 from lib.recipe import OF_THE_STUDY
 
 NETWORKS = {
@@ -50,3 +52,14 @@ def all_runs(**facts) -> list[RunMetrics]:
         run_of(network, ordering, accuracy=0.5 + 0.02 * index, **facts)
         for index, (network, ordering) in enumerate((n, o) for n in NETWORKS for o in ORDERINGS)
     ]
+
+
+def write_study(folder: Path, runs: Iterable[RunMetrics], orderings: Sequence[str] = ORDERINGS, seeds: int = 3) -> None:
+    """A project with the plan of a study of three epochs on all networks, and these runs' metrics."""
+    names = [f"{network}-{ordering}-{seed}" for network in NETWORKS for ordering in orderings for seed in range(seeds)]
+    study = {"preset": "replication", "epochs": 3, "train_images": 50_000, "test_images": 10_000, "runs": names}
+    study |= {"dataset": "cifar10", "report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
+    (folder / "plan").mkdir(exist_ok=True)
+    (folder / "plan/study.json").write_bytes(canonical_json(study))
+    for each in runs:
+        write_metrics(folder / f"metrics/{each.name}.json", each.facts, each.history)

@@ -5,16 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from runs import NETWORKS, ORDERINGS, all_runs, arm_of
+from runs import NETWORKS, ORDERINGS, all_runs, arm_of, write_study
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from lib import table1
-from lib.files import canonical_json
-from lib.metrics import RunMetrics, write_metrics
+from lib.metrics import RunMetrics
 from lib.paired import Comparison, t_test
 from lib.power import MOST, POWER, measured, power, seeds_needed
-from lib.recipe import OF_THE_STUDY
 from lib.results import comparisons_of
 from tools import power as tool
 
@@ -108,13 +106,7 @@ def project(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(runs, *arguments, orderings=ORDERINGS):
-        names = [f"{network}-{ordering}-{seed}" for network in NETWORKS for ordering in orderings for seed in range(3)]
-        study = {"preset": "replication", "epochs": 3, "train_images": 50_000, "test_images": 10_000, "runs": names}
-        (tmp_path / "plan").mkdir(exist_ok=True)
-        study |= {"dataset": "cifar10", "report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
-        (tmp_path / "plan/study.json").write_bytes(canonical_json(study))
-        for each in runs:
-            write_metrics(tmp_path / f"metrics/{each.name}.json", each.facts, each.history)
+        write_study(tmp_path, runs, orderings)
         return called(monkeypatch, capsys, *arguments)
 
     return run

@@ -14,8 +14,8 @@ from lib import markdown, table1
 from lib.errors import BadInput, errors_exit
 from lib.paired import LEVEL, Comparison
 from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
-from lib.results import comparisons_of, read_like_runs, read_study
-from lib.words import counted, some
+from lib.results import comparisons_of, read_so_far
+from lib.words import counted
 
 POINTS = ("0.2", "0.5", "1", "2", "5")
 STUDY = Path("plan", "study.json")
@@ -34,17 +34,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with errors_exit("power"):
         differences = [points(text) for text in arguments.points or POINTS]
-        if not STUDY.exists():
-            raise BadInput(f"{STUDY} is not there, which names the study's runs: `dvc repro plan` makes it in a moment")
-        study = read_study(STUDY)
+        study, runs = read_so_far("power", STUDY, Path("metrics"))
         many = comparisons_of(study)
         if not many:
             raise BadInput(
                 f"{STUDY} has no ordering beside its network's baseline: add baseline to params.yaml's orderings"
             )
-        runs, otherwise = read_like_runs(study, Path("metrics"))
-        if otherwise:
-            print(f"power: left out, since they were trained otherwise than {STUDY} says: {some(otherwise)}")
         rows = table1.rows(runs)
         comparisons = [(row.network, row.to_baseline) for row in rows if row.to_baseline]
         print(answer(differences, comparisons, many))

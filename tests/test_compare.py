@@ -1,0 +1,98 @@
+"""`python -m tools.compare`: any ordering beside any other, by Table 1's own test."""
+
+import sys
+
+import pytest
+from runs import ORDERINGS, arm_of, write_study
+
+from lib import cells, table1
+from lib.metrics import RunMetrics
+from tools import compare as tool
+
+ORDERINGS_HERE = [*ORDERINGS, "bn_conv_relu"]
+IC = arm_of([0.51, 0.62, 0.73], ordering="ic_conv_relu")
+BN = arm_of([0.52, 0.61, 0.70], ordering="bn_conv_relu")
+BASELINE = arm_of([0.50, 0.60, 0.70])
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch, capsys):
+    """What the tool prints in a project with these runs: of a study of four networks, five orderings, three seeds."""
+
+    def call(runs: list[RunMetrics], *arguments: str) -> str:
+        write_study(tmp_path, runs, ORDERINGS_HERE)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["compare", *arguments])
+        tool.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def lines_of(out: str) -> list[list[str]]:
+    """The table's cells, without its head."""
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in out.splitlines() if line[0:1] == "|"][
+        2:
+    ]
+
+
+def test_beside_the_baseline_it_is_table_1s_comparison(compared):
+    (row,) = [row for row in table1.rows([*IC, *BASELINE], planned=4) if row.to_baseline]
+    (line,) = lines_of(compared([*IC, *BASELINE], "ic_conv_relu:baseline"))
+    assert line == ["ResNet", "110", "IC-Conv2D-ReLU", "Baseline", *cells.comparison(row.to_baseline, 4)]
+
+
+def test_the_other_way_round_the_difference_has_the_other_sign(compared):
+    ((one,), (other,)) = (
+        lines_of(compared([*IC, *BN], pair)) for pair in ("ic_conv_relu:bn_conv_relu", "bn_conv_relu:ic_conv_relu")
+    )
+    assert float(one[4]) == -float(other[4]) == pytest.approx(0.01)
+    assert one[7] == other[7]
+
+
+def test_the_correction_is_for_all_that_is_asked_for_in_every_network_of_the_study(compared):
+    """Two pairs in four networks, of which one is trained."""
+    out = compared([*IC, *BN, *BASELINE], "ic_conv_relu:bn_conv_relu", "bn_conv_relu:baseline")
+    alone = lines_of(compared([*IC, *BN, *BASELINE], "bn_conv_relu:baseline"))
+    assert "correction for 8 comparisons" in out
+    lines = lines_of(out)
+    assert [line[2:4] for line in lines] == [["IC-Conv2D-ReLU", "BN-Conv2D-ReLU"], ["BN-Conv2D-ReLU", "Baseline"]]
+    assert float(lines[1][7]) >= float(alone[0][7])
+
+
+def test_a_pair_that_stands_twice_counts_once(compared):
+    assert "for 4 comparisons" in compared([*IC, *BASELINE], *["ic_conv_relu:baseline"] * 2)
+
+
+def test_a_supported_difference_is_bold(compared):
+    sure = arm_of([0.601, 0.702, 0.803], ordering="ic_conv_relu")
+    (line,) = lines_of(compared([*sure, *BASELINE], "ic_conv_relu:baseline"))
+    assert line[4] == "**+0.1020**" and line[6] == "3/3"
+
+
+@pytest.mark.parametrize("runs", [[], IC, [IC[0], BASELINE[0]], [IC[0], BASELINE[1]]])
+def test_without_two_seeds_in_common_there_is_nothing_to_say(compared, runs):
+    assert compared(runs, "ic_conv_relu:baseline").splitlines()[-1] == tool.CHANCE
+
+
+def test_seeds_that_one_lacks_are_named_and_left_out(compared):
+    out = compared([*IC[:2], *BASELINE], "ic_conv_relu:baseline")
+    assert "resnet110-ic_conv_relu lacks 2" in out
+    assert lines_of(out)[0][6] == "2/2"
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("ic_conv_relu", "with a colon between"),
+        ("baseline:baseline", "two orderings"),
+        ("ic_conv_rely:baseline", "no ordering 'ic_conv_rely'; did you mean ic_conv_relu?"),
+        ("baseline:", "no ordering ''; it has relu_ic_conv, "),
+    ],
+)
+def test_what_is_no_pair_of_the_study_is_refused_in_a_line(compared, capsys, pair, words):
+    with pytest.raises(SystemExit) as ending:
+        compared([], pair)
+    assert ending.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"compare: {pair}: ") and words in line
