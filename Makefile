@@ -24,9 +24,9 @@ power: env  ## how many seeds it takes to see a difference of d points, at the s
 	@test -f plan/study.json || dvc repro --quiet plan
 	@python -m tools.power $(POINTS)
 
-compare: env  ## orderings beside each other instead of the baseline (PAIRS="ic_conv_relu:bn_conv_relu")
+compare: env  ## any two orderings, by the paired test of Table 1 (PAIRS="conv_relu_ic:ic_conv_relu")
 	@test -f plan/study.json || dvc repro --quiet plan
-	@python -m tools.compare $(PAIRS)
+	@python -m tools.compare $(or $(PAIRS),--help)
 
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong
 	@$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -B -m tools.doctor

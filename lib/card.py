@@ -20,6 +20,7 @@ RECIPE = (  # of a card's fields those that say how its run is trained
     *("optimizer", "momentum", "weight_decay", "batch_size", "precision", "augmentation", "dropout_p"),
     *("learning_rate", "learning_rate_rule", "learning_rate_steps", "learning_rate_factor"),
 )
+VALIDATION = "cifar10_validation"  # a data set: CIFAR-10, of whose training images the last 10,000 are held out
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
 
 
@@ -82,7 +83,7 @@ class RunCard:
         """
         card = self._used()
         del card["device"]
-        if self.dataset != "cifar10_validation":
+        if self.dataset != VALIDATION:
             del card["dataset"]
         if self.learning_rate_rule in RULES_OF_THE_EPOCH_ALONE:
             del card["epochs"]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lib.card import VALIDATION
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
 FOLDER = "cifar-10-batches-py"  # inside the data folder, as in the official archive and as torchvision expects it
 TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
 TEST_FILE = "test_batch"
-VALIDATION = "cifar10_validation"  # CIFAR-10 whose last training file is held out of training and tested on
 NAMES_FILE = "batches.meta"
 MANIFEST = "dataset.json"  # stands beside FOLDER where the files are not the official ones, and lists what they are
 
@@ -128,7 +128,7 @@ def read_batch(content: bytes, path: Path) -> Split:
 def load(folder: Path, wanted: str, train_images: int, test_images: int) -> DataSet:
     """The first so many training and test images of a verified data folder.
 
-    Where VALIDATION is wanted, the test images are those of the last training file, and the test file is not read.
+    Where VALIDATION is wanted, the test images are those of the last training file, and the test file's are not used.
     Raises BadInput if a file is damaged, if CIFAR-10 is wanted and this is not it, or if the folder holds too little.
     """
     name, files = verified_files(folder)

@@ -7,14 +7,14 @@ from lib.arms import arms_of
 from lib.commit import Commit
 from lib.metrics import RunMetrics
 from lib.panels import orderings_of, panels_of
-from lib.paper import TEST_IMAGES, data_name, measured_on, ordering_name
+from lib.paper import TEST_IMAGES, data_name, ordering_name, split_of
 from lib.recipe import departures
 from lib.recipe import in_full as recipe_in_full
 from lib.words import counted, some
 
 HELD_OUT = (
-    "Measured on images of CIFAR-10's training set that were held out, not on the test set: good to choose by. Test "
-    "what is chosen with dataset: cifar10."
+    "Measured on a validation set, held out of CIFAR-10's training images, not on the test set: good to choose by. "
+    "Test what is chosen with dataset: cifar10."
 )
 
 
@@ -31,7 +31,7 @@ def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
 def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | None) -> dict[str, str]:
     """The same and more, by name. The commit is the code's; None where it is not known."""
     dataset = runs[0].facts.dataset
-    images = f"{study['train_images']:,} training and {study['test_images']:,} {measured_on(dataset)} images"
+    images = f"{study['train_images']:,} training and {study['test_images']:,} {split_of(dataset)} images"
     seeds = sorted({run.facts.seed for run in runs})
     return {
         "Preset": study["preset"],
@@ -52,7 +52,7 @@ def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
     """What a reader must know before looking at a number, a sentence each."""
     told = []
     dataset = runs[0].facts.dataset
-    if measured_on(dataset) == "validation":
+    if split_of(dataset) == "validation":
         told.append(HELD_OUT)
     elif dataset != "cifar10":
         told.append(f"Trained on {data_name(dataset)}, not on CIFAR-10: no evidence about the study.")
@@ -73,8 +73,8 @@ def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
 
 def _images(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
     """How many images there were to train on, and to measure by where these are not the whole test set."""
-    measured, count = measured_on(runs[0].facts.dataset), study["test_images"]
-    told = "" if (measured, count) == ("test", TEST_IMAGES) else f", {count:,} {measured} images"
+    split, count = split_of(runs[0].facts.dataset), study["test_images"]
+    told = "" if (split, count) == ("test", TEST_IMAGES) else f", {count:,} {split} images"
     return f"{study['train_images']:,} training images{told}"
 
 

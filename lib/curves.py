@@ -6,7 +6,7 @@ from typing import Any
 from lib.look import looks
 from lib.metrics import RunMetrics
 from lib.panels import Panel, comparable, orderings_of, panels_of
-from lib.paper import measured_on, ordering_name
+from lib.paper import ordering_name, split_of
 from lib.sample import Sample
 from lib.table1 import Row
 
@@ -14,13 +14,13 @@ from lib.table1 import Row
 def figure4(runs: Sequence[RunMetrics], table: Sequence[Row], accuracy_from: float) -> dict[str, Any]:
     """The panels, orderings and seeds, in the order in which the runs first name them, as JSON takes them.
 
-    Accuracies are fractions of 1, of the images that `measuredOn` says. `accuracy_from` is the lower end of their axis;
+    Accuracies are fractions of 1, of the `split`. `accuracy_from` is the lower end of their axis;
     the table has the paper's values.
     """
     orderings = orderings_of(runs)
     paper = {(row.network, row.ordering): row.paper for row in table}
     return {
-        "measuredOn": measured_on(runs[0].facts.dataset),
+        "split": split_of(runs[0].facts.dataset),
         "accuracyFrom": accuracy_from,
         "epochs": max(run.facts.epochs for run in runs),
         "seeds": list(dict.fromkeys(run.facts.seed for run in runs)),

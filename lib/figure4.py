@@ -14,7 +14,7 @@ from lib.arms import arms_of
 from lib.look import looks
 from lib.metrics import RunMetrics
 from lib.panels import Panel, comparable, orderings_of, panels_of
-from lib.paper import measured_on, ordering_name
+from lib.paper import ordering_name, split_of
 
 
 def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure:
@@ -68,6 +68,6 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
         ax=axes,
     )
     axes.set_title(panel.title, parse_math=False)
-    axes.set(xlabel="epoch", ylabel=f"{measured_on(panel.runs[0].facts.dataset)} accuracy")
+    axes.set(xlabel="epoch", ylabel=f"{split_of(panel.runs[0].facts.dataset)} accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))

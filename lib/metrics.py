@@ -45,7 +45,7 @@ class RunFacts:
     def as_planned(self, card: RunCard) -> bool:
         """Whether this is the run of a card, as far as the card's fields stand here."""
         same = ("network", "block", "ordering", "seed", "epochs", "train_images", "test_images", "recipe")
-        return all(getattr(self, key) == getattr(card, key) for key in same)
+        return card.dataset in ("auto", self.dataset) and all(getattr(self, key) == getattr(card, key) for key in same)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pooch
 import requests
 
 from lib import cifar10, synthetic
+from lib.card import VALIDATION
 from lib.errors import BadInput
 from lib.files import failures_named, write_whole
 
@@ -26,15 +27,15 @@ SYNTHETIC_SEED = 0
 STAND_INS: dict[str, Callable[[], tuple[dict[str, cifar10.Split], list[str]]]] = {
     synthetic.NAME: lambda: (synthetic.generate(SYNTHETIC_SEED), synthetic.CLASSES),
 }
-DATA_SETS = ("cifar10", cifar10.VALIDATION, "auto", *STAND_INS)  # what may be wanted
+DATA_SETS = ("cifar10", VALIDATION, "auto", *STAND_INS)  # what may be wanted
 _CURE = "set CIFAR10_SOURCE to a folder with the batches, to cifar-10-python.tar.gz or to an https address of it"
 
 
 def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
-    """Make `folder` hold the wanted data set, verified, and return its name.
+    """Make `folder` hold the files of the wanted data set, verified, and return their name.
 
-    wanted: "cifar10" or its part for validation, strictly; a stand-in by its name; or "auto": CIFAR-10 if it can be
-    had, else the synthetic set.
+    wanted: "cifar10", strictly; VALIDATION, whose files are the same; a stand-in by its name; or "auto": CIFAR-10 if it
+    can be had, else the synthetic set.
     source: where CIFAR-10 is (see CIFAR10_SOURCE in the README), or None for the official address.
     archive: where a downloaded archive is kept.
     A folder that holds CIFAR-10 already, intact, stays as it is; a stand-in is made anew, since the code that makes it

@@ -110,7 +110,7 @@
       showspikes: !singleRuns, spikecolor: line, spikethickness: 1, spikedash: "solid",
     };
     return {
-      font, xaxis, yaxis: { ...axis(`${study.measuredOn} accuracy`), range, tickformat: from > 1 ? ".1%" : ".0%" },
+      font, xaxis, yaxis: { ...axis(`${study.split} accuracy`), range, tickformat: from > 1 ? ".1%" : ".0%" },
       margin: { l: 48, r: 14, t: 8, b: 40 }, paper_bgcolor: background, plot_bgcolor: background,
       hovermode: singleRuns ? "closest" : "x unified", shapes: chosenEpoch(), showlegend: false,
       dragmode: false, // or a finger could not scroll the page past a panel

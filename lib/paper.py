@@ -4,6 +4,8 @@ A. Choudhury, H. Ved, A. Vantipuli: Combining Batch Normalization and Dropout in
 July 3, 2021. It replicates G. Chen et al., 2019, arXiv:1905.05928.
 """
 
+from lib.card import VALIDATION
+
 # Table 1: test accuracy on CIFAR-10 at the end of training, by (block, depth) and ordering. One run each.
 TABLE_1: dict[tuple[str, int], dict[str, float]] = {
     ("basic", 110): {"relu_ic_conv": 0.8226, "ic_conv_relu": 0.8429, "conv_relu_ic": 0.8449, "baseline": 0.6454},
@@ -41,10 +43,10 @@ def unit_name(block: str, ordering: str) -> str:
 
 def data_name(dataset: str) -> str:
     """A data set's name for titles; the stand-in says loudly what it is."""
-    names = {"cifar10": "CIFAR-10", "cifar10_validation": "CIFAR-10 validation", "synthetic": "SYNTHETIC"}
+    names = {"cifar10": "CIFAR-10", VALIDATION: "CIFAR-10 validation", "synthetic": "SYNTHETIC"}
     return names.get(dataset, dataset)
 
 
-def measured_on(dataset: str) -> str:
-    """Of which images the accuracy is: "test", as all of the study's, or "validation"."""
-    return "validation" if dataset == "cifar10_validation" else "test"
+def split_of(dataset: str) -> str:
+    """On which images the accuracy is measured: "test", as all of the study's, or "validation"."""
+    return "validation" if dataset == VALIDATION else "test"

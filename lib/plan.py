@@ -2,21 +2,21 @@
 
 import dataclasses
 import decimal
-import difflib
 import re
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lib.card import NAME, RunCard
+from lib.card import NAME, VALIDATION, RunCard
 from lib.errors import BadInput
+from lib.words import nearest
 
 # Of which an ordering's name is made, and whether it takes dropout_p.
 LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
+TRAINED_BESIDE_VALIDATION = 40_000  # images of CIFAR-10, at most
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 DIGITS_TO_WRITE = 20  # of a number that is proposed
 READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # by YAML 1.1 (PyYAML) than by 1.2 (DVC)
@@ -49,12 +49,6 @@ def ascending(values: list[int]) -> list[int]:
     return values
 
 
-def not_held_out(train_images: int, info: ValidationInfo) -> int:
-    if info.data.get("dataset") == "cifar10_validation" and train_images > 40_000:
-        raise ValueError("10,000 of the 50,000 are held out: write 40000 or less")
-    return train_images
-
-
 Name = Annotated[str, AfterValidator(checked_name)]
 OrderingName = Annotated[str, AfterValidator(checked_ordering)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -83,7 +77,7 @@ class Study(Strict):
 
     preset: Name
     dataset: Literal["cifar10", "cifar10_validation", "auto", "synthetic"]
-    train_images: Annotated[int, Field(ge=1, le=50_000), AfterValidator(not_held_out)]
+    train_images: Annotated[int, Field(ge=1, le=50_000)]
     test_images: Annotated[int, Field(ge=1, le=10_000)]
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]
@@ -150,9 +144,15 @@ def read_study(path: Path) -> Study:
         raise BadInput(f"{path}: presets is not a mapping of names to overrides: see the README")
     if not isinstance(preset, str) or preset not in presets:
         known = ", ".join(map(str, presets))
-        raise BadInput(f"{path}: preset: there is no {preset!r}{_nearest(preset, presets)}; there are {known}")
+        raise BadInput(f"{path}: preset: there is no {preset!r}{nearest(preset, presets)}; there are {known}")
     studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
-    return studies[preset]
+    study = studies[preset]
+    if study.dataset == VALIDATION and study.train_images > TRAINED_BESIDE_VALIDATION:
+        raise BadInput(
+            f"{path}: train_images: {study.train_images}: dataset {VALIDATION} holds 10,000 of the 50,000 out: "
+            f"write {TRAINED_BESIDE_VALIDATION} or less (preset {preset})"
+        )
+    return study
 
 
 def _yaml_mapping(path: Path) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
         unknown = [name for name in overrides["networks"] if name not in networks]
         if unknown and preset == params["preset"]:  # others may go on naming one that was taken away
             raise BadInput(
-                f"{path}: {where}networks: there is no network {unknown[0]!r}{_nearest(unknown[0], networks)}; "
+                f"{path}: {where}networks: there is no network {unknown[0]!r}{nearest(unknown[0], networks)}; "
                 f"take it out here (-S '~{where}networks.{unknown[0]}'), or add it to the top-level networks"
             )
         merged["networks"] = networks | {name: each for name, each in overrides["networks"].items() if name in networks}
@@ -225,7 +225,7 @@ def _one_line(error: Any, where: str) -> str:
         return f"{key} is missing: add it, or restore the file by `git checkout params.yaml`"
     if kind == "extra_forbidden":
         known = _keys_beside(error["loc"])
-        return f"unknown key {key}{_nearest(error['loc'][-1], known)}"
+        return f"unknown key {key}{nearest(error['loc'][-1], known)}"
     problem = error["msg"].removeprefix("Value error, ")
     if kind == "list_type":
         problem = "a list is wanted, as [0, 1]"
@@ -249,8 +249,3 @@ def _keys_beside(location: tuple[Any, ...]) -> list[str]:
     models: dict[Any, type[BaseModel]] = {"networks": Network, "report": Report}
     model = models.get(location[0], Study) if len(location) > 1 else Study
     return [*model.model_fields, *(["presets"] if model is Study else [])]
-
-
-def _nearest(word: Any, known: typing.Iterable[Any]) -> str:
-    matches = difflib.get_close_matches(str(word), map(str, known), n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from lib import cells, claims, table1
 from lib.page import Section, Table
 from lib.paired import Comparison, several
-from lib.paper import data_name
+from lib.paper import data_name, split_of
 
 NOT_THE_PAPERS = "The paper’s values are set beside its own networks, of 110 and 164 layers on CIFAR-10: not these."
 CLAIMS = "Faster and more stable?"
@@ -23,7 +23,9 @@ def of_table1(rows: Sequence[table1.Row], dataset: str) -> Section:
         frame = frame.drop(columns=list(cells.COMPARISON))
     if all(row.paper is None for row in rows):
         frame, notes = frame.drop(columns=table1.PAPER), [*notes, NOT_THE_PAPERS]
-    caption = f"Accuracy on {data_name(dataset)} at the end of training, as a fraction of 1"
+    caption = (
+        f"{split_of(dataset).capitalize()} accuracy on {data_name(dataset)} at the end of training, as a fraction of 1"
+    )
     return Section("table1", "Table 1", [Table(caption, frame, 2, _supported(comparisons))], notes)
 
 

@@ -1,6 +1,8 @@
 """Counts and lists of names in sentences."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 SHOWN = 8  # names in a sentence
 
@@ -14,3 +16,9 @@ def some(names: Sequence[str]) -> str:
     """The names with commas; of many, the first and how many more."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def nearest(word: Any, known: Iterable[Any]) -> str:
+    """As "; did you mean epochs?", of what is known and most like the word; nothing where nothing is."""
+    matches = difflib.get_close_matches(str(word), map(str, known), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.card import RunCard, read_with_study
-from lib.cifar10 import VALIDATION
+from lib.card import VALIDATION, RunCard, read_with_study
 from lib.errors import BadInput
 from lib.files import canonical_json
 

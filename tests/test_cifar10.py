@@ -15,6 +15,7 @@ import torch
 import torchvision
 
 from lib import cifar10
+from lib.card import VALIDATION
 from lib.cifar10 import Batches, Split
 from lib.errors import BadInput
 
@@ -102,7 +103,7 @@ def test_auto_takes_what_is_there_and_says_what_it_is(world: str, name: str, req
 
 
 @pytest.mark.parametrize(
-    "world, wanted", [("stand_in", "cifar10"), ("stand_in", cifar10.VALIDATION), ("official", "synthetic")]
+    "world, wanted", [("stand_in", "cifar10"), ("stand_in", VALIDATION), ("official", "synthetic")]
 )
 def test_a_data_set_that_is_not_the_wanted_one_is_refused(
     world: str, wanted: str, request: pytest.FixtureRequest
@@ -125,13 +126,13 @@ def test_the_first_images_are_taken(stand_in: Path, train_images: int, test_imag
 
 
 def test_for_validation_the_last_training_file_is_held_out(official: Path) -> None:
-    whole, held_out = cifar10.load(official, "cifar10", 200, 40), cifar10.load(official, cifar10.VALIDATION, 160, 40)
-    assert (held_out.name, held_out.sha256) == (cifar10.VALIDATION, whole.sha256)
+    whole, held_out = cifar10.load(official, "cifar10", 200, 40), cifar10.load(official, VALIDATION, 160, 40)
+    assert (held_out.name, held_out.sha256) == (VALIDATION, whole.sha256)
     for ours, part in ((held_out.train, slice(0, 160)), (held_out.test, slice(160, 200))):
         assert np.array_equal(ours.images, whole.train.images[part])
         assert np.array_equal(ours.labels, whole.train.labels[part])
     with pytest.raises(BadInput, match=r"train_images: 161 .*has 160"):
-        cifar10.load(official, cifar10.VALIDATION, 161, 40)
+        cifar10.load(official, VALIDATION, 161, 40)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_a_damaged_manifest_is_named(stand_in: Path, manifest: str) -> None:
     assert str(stand_in / cifar10.MANIFEST) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["cifar10", cifar10.VALIDATION])
+@pytest.mark.parametrize("name", ["cifar10", VALIDATION])
 def test_a_manifest_cannot_claim_to_be_cifar10(stand_in: Path, name: str) -> None:
     path = stand_in / cifar10.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"dataset": name}))

@@ -21,6 +21,7 @@ import pytest
 import trustme
 
 from lib import cifar10, obtain, synthetic
+from lib.card import VALIDATION
 from lib.errors import BadInput
 
 PATH = "/cifar-10-python.tar.gz"
@@ -229,7 +230,7 @@ def silent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, serv
 # Sources.
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", cifar10.VALIDATION, "auto"])
+@pytest.mark.parametrize("wanted", ["cifar10", VALIDATION, "auto"])
 @pytest.mark.parametrize("kind", ["the folder", "the batches' folder", *COMPRESSIONS])
 def test_a_source_on_disk_gives_the_folder(
     kind: str, wanted: str, folder: Path, cache: Path, official: Path, tmp_path: Path
@@ -407,7 +408,7 @@ def test_auto_takes_the_synthetic_set_when_the_official_server_is_silent(
     assert cifar10.load(folder, "auto", 100, 20).name == "synthetic"
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", cifar10.VALIDATION])
+@pytest.mark.parametrize("wanted", ["cifar10", VALIDATION])
 def test_cifar10_is_strict_when_the_official_server_is_silent(
     wanted: str, silent: str, folder: Path, cache: Path, official: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,12 +269,12 @@ def test_what_is_lacking_is_said_first():
 def test_accuracies_of_held_out_images_are_called_so():
     shown = page_of(runs_of(dataset="cifar10_validation"), train_images=40000)
     (warning,) = shown.warnings
-    assert "held out, not on the test set" in warning
+    assert "a validation set, held out" in warning and "not on the test set" in warning
     assert "CIFAR-10 validation (40,000 training images, 10,000 validation images), " in shown.summary
     assert shown.facts["Data"] == "CIFAR-10 validation, 40,000 training and 10,000 validation images"
     document = Document(to_html(shown))
-    assert shown.sections[0].tables[0].caption.startswith("Accuracy on CIFAR-10 validation at the end")
-    assert document.figure["measuredOn"] == "validation"
+    assert shown.sections[0].tables[0].caption.startswith("Validation accuracy on CIFAR-10 validation")
+    assert document.figure["split"] == "validation"
     assert not any("test accuracy against" in each["text"].lower() for each in document.all("p"))
 
 

@@ -2,15 +2,17 @@ import os
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.utils.serialize import load_yaml
 
+from lib import obtain
 from lib.card import RECIPE
 from lib.errors import BadInput
-from lib.plan import _yaml_mapping, read_study
+from lib.plan import Study, _yaml_mapping, read_study
 from lib.recipe import OF_THE_STUDY, is_sound
 from stages import plan as stage
 
@@ -272,12 +274,17 @@ def test_a_bad_value_is_refused_in_one_line_with_its_key_and_the_cure(key, value
     assert key in message and words in message
 
 
+def test_the_data_sets_that_may_be_named_are_those_that_can_be_had():
+    assert set(typing.get_args(Study.model_fields["dataset"].annotation)) == set(obtain.DATA_SETS)
+
+
 @pytest.mark.parametrize(("train_images", "refused"), [("40000", False), ("40001", True), ("50000", True)])
 def test_images_that_are_held_out_cannot_be_trained_on(train_images, refused, tmp_path):
     params = with_key("dataset", "cifar10_validation", with_key("train_images", train_images))
     if refused:
         message = refusal(tmp_path, params.encode())
-        assert f"train_images: {train_images}: 10,000 of the 50,000 are held out: write 40000" in message
+        assert f"train_images: {train_images}: dataset cifar10_validation holds 10,000" in message
+        assert "write 40000 or less (preset replication)" in message
     else:
         assert {card.dataset for card in study_of(tmp_path, params).cards()} == {"cifar10_validation"}
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lib import checkpoint, cifar10, lock
-from lib.card import RunCard
+from lib.card import VALIDATION, RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.errors import BadInput
 from lib.metrics import read_metrics
@@ -71,6 +71,19 @@ def test_a_run_writes_its_metrics_and_its_model_and_nothing_else(
     first, *epochs = capsys.readouterr().out.splitlines()
     assert "trained by PyTorch" in first and "thread" in first  # where bits depend on
     assert len(epochs) == 2 and all(card.name in line for line in epochs)  # a line an epoch
+
+
+def test_a_run_on_the_validation_set_says_so(official: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(workplace / "data/cifar10")
+    official.rename(workplace / "data/cifar10")
+    tested, validated = (
+        dataclasses.replace(CARD, dataset=each, seed=at) for at, each in enumerate(("cifar10", VALIDATION))
+    )
+    run(tested, validated, monkeypatch=monkeypatch)
+    facts = {card.dataset: read_metrics(Path("metrics", f"{card.name}.json")).facts for card in (tested, validated)}
+    assert {name: each.dataset for name, each in facts.items()} == {name: name for name in ("cifar10", VALIDATION)}
+    assert facts[VALIDATION].as_planned(validated)
+    assert not facts[VALIDATION].as_planned(dataclasses.replace(validated, dataset="cifar10"))
 
 
 @pytest.mark.parametrize("block, depth", [("basic", 8), ("bottleneck", 11)])

@@ -1,4 +1,4 @@
-"""One ordering beside another, over the seeds that both have finished: is it the dropout, or the order?
+"""One ordering compared with another, over the seeds that both have finished: is it the dropout, or the order?
 
 `ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy, in every network that the study
 (plan/study.json) trains in both. The test and the interval are Table 1's, which compares with the baseline alone.
@@ -6,27 +6,32 @@ Holm's correction is for all comparisons that are asked for: ask at once for tho
 """
 
 import argparse
-import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lib import cells, markdown
+from lib import cells, circumstances, markdown
 from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
+from lib.metrics import RunMetrics
 from lib.paired import Comparison, compare, corrected, several
-from lib.paper import measured_on, model_name, ordering_name
+from lib.paper import model_name, ordering_name
 from lib.results import arms_planned, read_so_far
 from lib.table1 import DECIMALS, accuracy
-from lib.words import counted
+from lib.words import counted, nearest, some
 
-NAMES = ["Model", "Depth", "Ordering", "Beside"]
+NAMES = ["Model", "Depth", "Ordering", "Compared with"]
 DIFFERENCE = ("Difference", *cells.COMPARISON[1:])
-CHANCE = "No two of these orderings have two finished seeds in common, so chance cannot be judged."
+CHANCE = "None of these pairs has two finished seeds in common, so chance cannot be judged: train more by `dvc repro`."
+HOW_TO_READ = (
+    "Ordering minus the one it is compared with, of the last epoch's accuracy, paired by seed: mean, 95 % t-interval,\n"
+    "seeds in which it is better, p of the two-sided paired t-test with Holm's correction for {comparisons}. Bold\n"
+    "where p < 0.05, for better or worse; a dash where the data cannot say."
+)
 
-Pair = tuple[str, str]  # of orderings, the first minus the second
+Name = tuple[str, str]  # an arm's: network, ordering
 
 
 def main() -> None:
@@ -37,58 +42,61 @@ def main() -> None:
     arguments = parser.parse_args()
     with errors_exit("compare"):
         study, runs = read_so_far("compare", Path("plan", "study.json"), Path("metrics"))
-        pairs = [pair_of(text, study) for text in dict.fromkeys(arguments.pairs)]
-        arms = [arm for arm in arms_of(runs) if any(arm.facts.ordering in pair for pair in pairs)]
-        if unequal := unequal_seeds(arms):
+        pairs = pairs_of(arguments.pairs, arms_planned(study))
+        arms = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
+        named = dict.fromkeys(name for pair in pairs for name in pair)
+        if missing := ["-".join(name) for name in named if name not in arms]:
+            print(f"compare: without a finished run: {some(missing)}")
+        if unequal := unequal_seeds([arms[name] for name in named if name in arms]):
             print(f"compare: {unequal}")
-        print(answer(arms, pairs, planned(study, pairs)))
+        print(answer(study, runs, arms, pairs))
 
 
-def pair_of(text: str, study: dict[str, Any]) -> Pair:
-    """Two orderings of the study. Raises BadInput."""
-    one, colon, other = text.partition(":")
-    if not colon or one == other:
-        raise BadInput(f"{text}: write two orderings with a colon between, as ic_conv_relu:baseline")
-    orderings = list(dict.fromkeys(ordering for _, ordering in arms_planned(study)))
-    for ordering in (one, other):
-        if ordering not in orderings:
-            nearest = "".join(f"; did you mean {each}?" for each in difflib.get_close_matches(ordering, orderings, n=1))
-            raise BadInput(f"{text}: the study has no ordering {ordering!r}{nearest}; it has {', '.join(orderings)}")
-    return one, other
+def pairs_of(texts: Sequence[str], planned: Sequence[Name]) -> list[tuple[Name, Name]]:
+    """The arms to compare, network by network; a question that is asked twice, either way round, counts once.
 
-
-def planned(study: dict[str, Any], pairs: Sequence[Pair]) -> int:
-    """How many comparisons that makes, whether or not their runs are there yet."""
-    arms = arms_planned(study)
-    return sum((network, other) in arms for one, other in pairs for network, ordering in arms if ordering == one)
-
-
-def answer(arms: Sequence[Arm], pairs: Sequence[Pair], of: int) -> str:
-    """A table of the comparisons, and how to read it."""
-    by_name = {(arm.facts.network, arm.facts.ordering): arm for arm in arms}
-    sides = [
-        (by_name[network, one], by_name[network, other])
-        for network in dict.fromkeys(arm.facts.network for arm in arms)
-        for one, other in pairs
-        if (network, one) in by_name and (network, other) in by_name
+    Raises BadInput for what is no pair of the study's orderings.
+    """
+    orderings = list(dict.fromkeys(ordering for _, ordering in planned))
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
+    for text in texts:
+        one, _, other = text.partition(":")
+        if not other or one == other:
+            raise BadInput(f"{text}: write two orderings with a colon between, as ic_conv_relu:baseline")
+        for ordering in (one, other):
+            if ordering not in orderings:
+                raise BadInput(
+                    f"{text}: the study has no {ordering!r}{nearest(ordering, orderings)}; it has "
+                    f"{', '.join(orderings)}: add it to orderings in params.yaml and train it by `dvc repro`"
+                )
+        pairs.setdefault(frozenset((one, other)), (one, other))
+    return [
+        ((network, one), (network, other))
+        for network in dict.fromkeys(network for network, _ in planned)
+        for one, other in pairs.values()
+        if {(network, one), (network, other)} <= set(planned)
     ]
-    compared = corrected([compare(one.measured(accuracy), other.measured(accuracy)) for one, other in sides], of)
-    if not several(compared):
+
+
+def answer(
+    study: dict[str, Any], runs: Sequence[RunMetrics], arms: Mapping[Name, Arm], pairs: Sequence[tuple[Name, Name]]
+) -> str:
+    """What was run, a table of the comparisons that have runs, and how to read it."""
+    there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
+    compared = [compare(one.measured(accuracy), other.measured(accuracy)) for one, other in there]
+    results = [each for each in corrected(compared, len(pairs)) if each is not None]
+    if not several(results):
         return CHANCE
-    rows = [row_of(*each, comparison) for each, comparison in zip(sides, compared, strict=True)]
+    rows = [row_of(*sides, comparison) for sides, comparison in zip(there, results, strict=True)]
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
-    table = markdown.bold(table, DIFFERENCE[0], [each is not None and each.supported for each in compared])
-    measured = f"{measured_on(arms[0].facts.dataset)} accuracy"
+    table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])
     return (
-        f"{markdown.table(table, NAMES[:2], len(NAMES))}\n"
-        f"Ordering minus the one beside it, of the last epoch's {measured}, paired by\n"
-        "seed: mean, 95 % t-interval, seeds in which it is better, p of the two-sided paired t-test with Holm's\n"
-        f"correction for {counted(of, 'comparison')}. Bold where p < 0.05, for better or worse; a dash where the data\n"
-        "cannot say."
+        f"{circumstances.in_a_line(study, runs)}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
+        f"{HOW_TO_READ.format(comparisons=counted(len(pairs), 'comparison'))}"
     )
 
 
-def row_of(one: Arm, other: Arm, comparison: Comparison | None) -> list[str]:
+def row_of(one: Arm, other: Arm, comparison: Comparison) -> list[str]:
     """Who is compared, and how it came out."""
     names = [model_name(one.facts.block), str(one.facts.depth)]
     names += [ordering_name(arm.facts.ordering) for arm in (one, other)]
