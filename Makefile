@@ -39,7 +39,7 @@ test: env-dev  ## the tests: no data, no GPU, no network, minutes
 	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 crash-test: env-dev  ## of these, the long ones: kills in every state of the disk, at every epoch, under DVC, and of a fleet; with their counts
-	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc.py tests/test_fleet_chaos.py
+	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc*.py tests/test_fleet_chaos.py
 
 lint: env-dev  ## ruff and mypy, as CI runs them
 	ruff check .

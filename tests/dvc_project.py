@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 240
 EPOCHS = 6
 RUNS = ("tiny-baseline-0", "tiny-conv_relu_ic-0", "tiny-ic_conv_relu-0")  # in the order in which DVC runs them
+BASELINE, IC, LAST = RUNS
+TRAININGS = [f"train@{run}" for run in RUNS]  # as a target: all but the report, which is drawn in seconds
+TRAINED = re.compile(r"^run .* epoch \d+/\d+ ", re.MULTILINE)  # the line that each epoch ends with
 STUDY = {
     "dataset": "synthetic",
     "train_images": 80,
@@ -200,3 +204,24 @@ def wait_until(happened: Callable[[], object], what: str) -> None:
     while not happened():
         assert time.monotonic() < deadline, f"in {PATIENCE} s it did not happen that {what}"
         time.sleep(0.02)
+
+
+def skipped(run: str) -> str:
+    return f"Stage 'train@{run}' didn't change, skipping"
+
+
+def cached(run: str) -> str:
+    return f"Stage 'train@{run}' is cached - skipping run"
+
+
+def straight(project: Project, folder: Path, **params: object) -> dict[str, bytes]:
+    """Metrics and models of an undisturbed training of a project's runs without DVC, with its parameters or others."""
+    other = project.copy(folder)
+    for name in ("checkpoints", "metrics", "models"):
+        shutil.rmtree(other.folder / name)
+    other.configure(**params)
+    other.run("python", "-m", "stages.plan")
+    study = json.loads((other.folder / "plan/study.json").read_text())
+    output = other.train_without_dvc(*study["runs"])
+    assert len(TRAINED.findall(output)) == len(study["runs"]) * study["epochs"]
+    return other.results("metrics", "models")

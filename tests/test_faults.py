@@ -702,7 +702,7 @@ def _(bench: Bench) -> None:
     assert bench.written() == {} and bench.epochs_kept() == []
 
 
-@fault(25, "a lock that a killed dvc left", "dvc itself sees that its owner is gone (in full: test_dvc.py)")
+@fault(25, "a lock that a killed dvc left", "dvc itself sees that its owner is gone (in full: test_dvc_again.py)")
 def _(bench: Bench) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -830,7 +830,9 @@ def write_study(bench: Bench, runs: dict[str, str], missing: tuple[str, ...] = (
         write_metrics(Path("metrics", f"{name}.json"), facts, history)
 
 
-@fault(34, "one of the runs fails", "the report is of the others and names it (dvc repro --keep-going: test_dvc.py)")
+@fault(
+    34, "one of the runs fails", "the report is of the others and names it (dvc repro --keep-going: test_dvc_again.py)"
+)
 def _(bench: Bench) -> None:
     write_study(bench, {CARD.name: "2.14.1", IC_CARD.name: "2.14.1"}, missing=("tiny-relu_conv-3",))
     ended = bench.stage(report.main)
