@@ -76,8 +76,8 @@ class RunCard:
         """Everything that decides the run's result; the SHA-256 of it is the run's fingerprint.
 
         `data` is the SHA-256 of the data set, `code` that of each source file that decides results. Where the data came
-        from and what device was asked for are not part of it: checkpoints tell the device of each epoch. That a part of
-        the training images is held out is.
+        from and what device was asked for are not part of it: checkpoints tell the device of each epoch. VALIDATION is:
+        its files are those of CIFAR-10.
         The number of epochs is not part of it where the learning rate does not depend on it: a longer run then begins
         with the shorter one, epoch for epoch.
         """
@@ -154,6 +154,11 @@ def _cards_of_study(folder: Path) -> list[RunCard]:
         return read_cards(folder)
     except BadInput:
         return []
+
+
+def is_wanted(dataset: str, wanted: str) -> bool:
+    """Whether a run of a data set is one of that which was asked for: "auto" may come to any but the validation set."""
+    return dataset == wanted or (wanted == "auto" and dataset != VALIDATION)
 
 
 def is_recipe(content: Any) -> bool:

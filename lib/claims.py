@@ -10,7 +10,7 @@ from lib import cells, convergence, markdown
 from lib.arms import arms_of
 from lib.metrics import RunMetrics
 from lib.paired import Comparison, against_baselines, corrected, several
-from lib.paper import model_name, unit_name
+from lib.paper import model_name, split_of, unit_name
 from lib.sample import Sample
 from lib.table1 import NAMES
 
@@ -19,11 +19,11 @@ ONE_SEED = (
     "numbers support no claim about which ordering converges faster or more steadily."
 )
 MEASURED = (
-    "Epochs to a level: the first at whose end the test accuracy is at least that. Where a run never gets there: the "
-    "median of all runs (reached/n), such a run counted as later than any other, and no test, only wins. Area under "
-    "the curve: the mean height of the curve of test accuracy. Late epoch-to-epoch change: the mean absolute change of "
-    "test accuracy from an epoch to the next, after half the training; while a curve still rises, its rise is part of "
-    "that."
+    "Epochs to a level: the first at whose end the {split} accuracy is at least that. Where a run never gets there: "
+    "the median of all runs (reached/n), such a run counted as later than any other, and no test, only wins. Area "
+    "under the curve: the mean height of the curve of {split} accuracy. Late epoch-to-epoch change: the mean absolute "
+    "change of {split} accuracy from an epoch to the next, after half the training; while a curve still rises, its "
+    "rise is part of that."
 )
 COMPARED = (
     "Mean ± standard deviation over n seeds. Differences: arm minus its network's baseline, paired by seed, with the "
@@ -72,6 +72,7 @@ class Row:
     measure: Measure
     network: str
     ordering: str
+    dataset: str
     model: str
     depth: int
     layers: str  # as in Table 1
@@ -104,7 +105,7 @@ def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
         for (measure, arm), comparison in zip(kinds, family, strict=True):
             facts = arm.facts
             sample = Sample(tuple(arm.measured(measure).values()))
-            named = (model_name(facts.block), facts.depth, unit_name(facts.block, facts.ordering))
+            named = (facts.dataset, model_name(facts.block), facts.depth, unit_name(facts.block, facts.ordering))
             table.append(Row(measure, facts.network, facts.ordering, *named, facts.epochs, sample, comparison))
     return table
 
@@ -146,7 +147,8 @@ def to_markdown(table: Sequence[Row], caption: str) -> str:
 
 def reading(table: Sequence[Row]) -> str:
     """What the numbers are and what they can tell, in two paragraphs."""
-    return f"{MEASURED}\n\n{COMPARED if several([row.to_baseline for row in table]) else ONE_SEED}"
+    measured = MEASURED.format(split=split_of(table[0].dataset))
+    return f"{measured}\n\n{COMPARED if several([row.to_baseline for row in table]) else ONE_SEED}"
 
 
 def _comparisons(table: Sequence[Row]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.card import RunCard, is_recipe
+from lib.card import RunCard, is_recipe, is_wanted
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
@@ -45,7 +45,8 @@ class RunFacts:
     def as_planned(self, card: RunCard) -> bool:
         """Whether this is the run of a card, as far as the card's fields stand here."""
         same = ("network", "block", "ordering", "seed", "epochs", "train_images", "test_images", "recipe")
-        return card.dataset in ("auto", self.dataset) and all(getattr(self, key) == getattr(card, key) for key in same)
+        alike = all(getattr(self, key) == getattr(card, key) for key in same)
+        return alike and is_wanted(self.dataset, card.dataset)
 
 
 @dataclasses.dataclass(frozen=True)

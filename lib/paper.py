@@ -1,4 +1,4 @@
-"""The numbers the 2021 study printed.
+"""The numbers the 2021 study printed, and its names for things.
 
 A. Choudhury, H. Ved, A. Vantipuli: Combining Batch Normalization and Dropout in the Training of Deep Neural Networks.
 July 3, 2021. It replicates G. Chen et al., 2019, arXiv:1905.05928.

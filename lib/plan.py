@@ -16,7 +16,7 @@ from lib.words import nearest
 # Of which an ordering's name is made, and whether it takes dropout_p.
 LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
-TRAINED_BESIDE_VALIDATION = 40_000  # images of CIFAR-10, at most
+TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of them for VALIDATION
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 DIGITS_TO_WRITE = 20  # of a number that is proposed
 READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # by YAML 1.1 (PyYAML) than by 1.2 (DVC)
@@ -77,7 +77,7 @@ class Study(Strict):
 
     preset: Name
     dataset: Literal["cifar10", "cifar10_validation", "auto", "synthetic"]
-    train_images: Annotated[int, Field(ge=1, le=50_000)]
+    train_images: Annotated[int, Field(ge=1, le=TRAIN_IMAGES)]
     test_images: Annotated[int, Field(ge=1, le=10_000)]
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]
@@ -147,10 +147,10 @@ def read_study(path: Path) -> Study:
         raise BadInput(f"{path}: preset: there is no {preset!r}{nearest(preset, presets)}; there are {known}")
     studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
     study = studies[preset]
-    if study.dataset == VALIDATION and study.train_images > TRAINED_BESIDE_VALIDATION:
+    if study.dataset == VALIDATION and study.train_images > TRAIN_IMAGES - HELD_OUT:
         raise BadInput(
-            f"{path}: train_images: {study.train_images}: dataset {VALIDATION} holds 10,000 of the 50,000 out: "
-            f"write {TRAINED_BESIDE_VALIDATION} or less (preset {preset})"
+            f"{path}: train_images: {study.train_images}: dataset {VALIDATION} holds {HELD_OUT:,} of the "
+            f"{TRAIN_IMAGES:,} out: write {TRAIN_IMAGES - HELD_OUT} or less (preset {preset})"
         )
     return study
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.arms import BASELINE
+from lib.card import is_wanted
 from lib.errors import BadInput
 from lib.files import read_json
 from lib.metrics import RunMetrics, read_metrics
@@ -41,7 +42,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def arms_planned(study: dict[str, Any]) -> list[tuple[str, str]]:
-    """The networks and orderings that the study is to train together, in its order."""
+    """The (network, ordering) pairs that the study is to train, in its order."""
     names = [run.split("-") for run in study["runs"]]
     return list(dict.fromkeys((network, ordering) for network, ordering, _ in names))
 
@@ -79,7 +80,7 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     return _alike(runs)
 
 
-def read_so_far(stage: str, path: Path, folder: Path) -> tuple[dict[str, Any], list[RunMetrics]]:
+def read_so_far(tool: str, path: Path, folder: Path) -> tuple[dict[str, Any], list[RunMetrics]]:
     """The study, and of its runs that are there those that were trained as it says; the others are named in a line.
 
     Raises BadInput if the study is not there, and for a run that is damaged or unlike the others.
@@ -90,7 +91,7 @@ def read_so_far(stage: str, path: Path, folder: Path) -> tuple[dict[str, Any], l
     there = _there(study, folder)
     otherwise = [run.name for run in there.values() if unlike(run, study)]
     if otherwise:
-        print(f"{stage}: left out, since they were trained otherwise than {path} says: {some(otherwise)}")
+        print(f"{tool}: left out, since they were trained otherwise than {path} says: {some(otherwise)}")
     return study, _alike({path: run for path, run in there.items() if run.name not in otherwise})
 
 
@@ -102,8 +103,8 @@ def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
 def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:
     """In what a run was trained otherwise than the study says; None where in nothing."""
     told = {key: getattr(run.facts, key) for key in ("epochs", "train_images", "test_images")} | run.facts.recipe
-    if study["dataset"] != "auto":
-        told["dataset"] = run.facts.dataset
+    if not is_wanted(run.facts.dataset, study["dataset"]):
+        told = {"dataset": run.facts.dataset}
     wanted = study | study["recipe"]
     differs = [key for key, value in told.items() if value != wanted.get(key)]
     return f"{differs[0]} {told[differs[0]]}, the study's runs have {wanted.get(differs[0])}" if differs else None

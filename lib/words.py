@@ -1,4 +1,4 @@
-"""Counts and lists of names in sentences."""
+"""Counts, lists of names and near misses in sentences."""
 
 import difflib
 from collections.abc import Iterable, Sequence

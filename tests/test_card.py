@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.card import VALIDATION, RunCard, read_with_study
+from lib.card import VALIDATION, RunCard, is_wanted, read_with_study
 from lib.errors import BadInput
 from lib.files import canonical_json
 
@@ -147,6 +147,22 @@ def test_a_run_with_training_images_held_out_is_another():
     """Its data are the same files."""
     held_out = dataclasses.replace(FULL, dataset=VALIDATION)
     assert held_out.identity("data", {}) != FULL.identity("data", {})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "wanted", "is_it"),
+    [
+        ("cifar10", "cifar10", True),
+        ("cifar10", "auto", True),
+        ("synthetic", "auto", True),
+        ("synthetic", "cifar10", False),
+        (VALIDATION, VALIDATION, True),
+        (VALIDATION, "auto", False),
+        (VALIDATION, "cifar10", False),
+    ],
+)
+def test_a_run_on_the_validation_set_is_taken_for_no_other(dataset, wanted, is_it):
+    assert is_wanted(dataset, wanted) == is_it
 
 
 def test_a_longer_run_of_a_card_goes_on_where_the_shorter_ended_if_the_rate_allows_it():

@@ -93,8 +93,37 @@ def test_arms_without_a_run_are_named(compared):
 
 
 def test_it_is_told_what_was_run(compared):
-    line = "CIFAR-10 (50,000 training images), preset replication, 3 epochs, n = 3 seeds, "
-    assert line in compared([*IC, *BASELINE], "ic_conv_relu:baseline")
+    """Of the two orderings alone: another's seeds and runs are not theirs."""
+    line = "CIFAR-10 (50,000 training images), preset replication, 3 epochs, n = 2 seeds, 4 of 24 runs, "
+    assert line in compared([*IC[:2], *BASELINE[:2], *BN], "ic_conv_relu:baseline")
+
+
+def test_a_pair_without_seeds_in_common_is_a_row_of_dashes_and_counts(compared):
+    out = compared([*IC, *BASELINE, BN[0]], "ic_conv_relu:baseline", "ic_conv_relu:bn_conv_relu")
+    one, other = lines_of(out)
+    assert one[6] == "3/3" and other[4:] == ["+0.0210", "–", "1/1", "–"]
+    assert "for 8 comparisons" in out
+
+
+def test_every_network_has_its_own_rows(compared):
+    other = [*arm_of([0.6, 0.7], "resnet164", "ic_conv_relu"), *arm_of([0.5, 0.5], "resnet164")]
+    lines = lines_of(compared([*IC, *BASELINE, *other], "ic_conv_relu:baseline"))
+    assert [line[:2] for line in lines] == [["ResNet", "110"], ["", "164"]]
+
+
+def test_runs_that_were_trained_otherwise_are_left_out(compared):
+    strange = arm_of([0.9, 0.9, 0.9], ordering="bn_conv_relu", dataset="synthetic")
+    out = compared([*IC, *BASELINE, *strange], "ic_conv_relu:bn_conv_relu", "ic_conv_relu:baseline")
+    assert out.startswith("compare: left out, since they were trained otherwise") and len(lines_of(out)) == 1
+
+
+def test_without_a_plan_the_cure_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline"])
+    with pytest.raises(SystemExit) as ending:
+        tool.main()
+    assert ending.value.code == 2
+    assert "plan/study.json is not there" in capsys.readouterr().err
 
 
 def test_seeds_that_one_lacks_are_named_and_left_out(compared):
@@ -110,7 +139,8 @@ def test_seeds_that_one_lacks_are_named_and_left_out(compared):
         ("baseline:baseline", "two orderings"),
         ("ic_conv_rely:baseline", "no 'ic_conv_rely'; did you mean ic_conv_relu?; it has relu_ic_conv, "),
         ("conv_relu:baseline", "add it to orderings in params.yaml"),
-        ("baseline:", "with a colon between"),
+        ("baseline:ic_conv_relu:bn_conv_relu", "with a colon between"),
+        ("baseline:", "no ''; it has relu_ic_conv, "),
     ],
 )
 def test_what_is_no_pair_of_the_study_is_refused_in_a_line(compared, capsys, pair, words):

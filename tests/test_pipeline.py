@@ -80,7 +80,7 @@ ARROWS = {
     "recipe": {"card"},
     "checkpoint": {"device", "lock", "metrics"},
     "progress": {"metrics"},
-    "results": {"arms", "metrics", "paper", "recipe", "words"},
+    "results": {"arms", "card", "metrics", "paper", "recipe", "words"},
     "circumstances": {"arms", "commit", "metrics", "panels", "paper", "recipe", "words"},
     "arms": {"metrics"},
     "paired": {"arms", "metrics", "sample"},

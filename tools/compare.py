@@ -1,8 +1,8 @@
-"""One ordering compared with another, over the seeds that both have finished: is it the dropout, or the order?
+"""One ordering compared with another, over the seeds that both have finished; Table 1 has the baseline's alone.
 
-`ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy, in every network that the study
-(plan/study.json) trains in both. The test and the interval are Table 1's, which compares with the baseline alone.
-Holm's correction is for all comparisons that are asked for: ask at once for those that were fixed before the runs.
+`ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy, in every network of the study
+(plan/study.json). The interval and the test are Table 1's. Holm's correction is for all comparisons that are asked for:
+ask at once for those that were fixed before the runs.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import pandas as pd
 from lib import cells, circumstances, markdown
 from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
-from lib.metrics import RunMetrics
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
 from lib.results import arms_planned, read_so_far
@@ -31,7 +30,7 @@ HOW_TO_READ = (
     "where p < 0.05, for better or worse; a dash where the data cannot say."
 )
 
-Name = tuple[str, str]  # an arm's: network, ordering
+ArmKey = tuple[str, str]  # network, ordering
 
 
 def main() -> None:
@@ -43,16 +42,20 @@ def main() -> None:
     with errors_exit("compare"):
         study, runs = read_so_far("compare", Path("plan", "study.json"), Path("metrics"))
         pairs = pairs_of(arguments.pairs, arms_planned(study))
-        arms = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
-        named = dict.fromkeys(name for pair in pairs for name in pair)
-        if missing := ["-".join(name) for name in named if name not in arms]:
+        asked = list(dict.fromkeys(key for pair in pairs for key in pair))
+        arms = {key: arm for arm in arms_of(runs) if arm.finished and (key := key_of(arm)) in asked}
+        if missing := ["-".join(key) for key in asked if key not in arms]:
             print(f"compare: without a finished run: {some(missing)}")
-        if unequal := unequal_seeds([arms[name] for name in named if name in arms]):
+        if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}")
-        print(answer(study, runs, arms, pairs))
+        print(answer(study, arms, pairs))
 
 
-def pairs_of(texts: Sequence[str], planned: Sequence[Name]) -> list[tuple[Name, Name]]:
+def key_of(arm: Arm) -> ArmKey:
+    return arm.facts.network, arm.facts.ordering
+
+
+def pairs_of(texts: Sequence[str], planned: Sequence[ArmKey]) -> list[tuple[ArmKey, ArmKey]]:
     """The arms to compare, network by network; a question that is asked twice, either way round, counts once.
 
     Raises BadInput for what is no pair of the study's orderings.
@@ -61,7 +64,7 @@ def pairs_of(texts: Sequence[str], planned: Sequence[Name]) -> list[tuple[Name, 
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for text in texts:
         one, _, other = text.partition(":")
-        if not other or one == other:
+        if text.count(":") != 1 or one == other:
             raise BadInput(f"{text}: write two orderings with a colon between, as ic_conv_relu:baseline")
         for ordering in (one, other):
             if ordering not in orderings:
@@ -74,13 +77,10 @@ def pairs_of(texts: Sequence[str], planned: Sequence[Name]) -> list[tuple[Name, 
         ((network, one), (network, other))
         for network in dict.fromkeys(network for network, _ in planned)
         for one, other in pairs.values()
-        if {(network, one), (network, other)} <= set(planned)
     ]
 
 
-def answer(
-    study: dict[str, Any], runs: Sequence[RunMetrics], arms: Mapping[Name, Arm], pairs: Sequence[tuple[Name, Name]]
-) -> str:
+def answer(study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]]) -> str:
     """What was run, a table of the comparisons that have runs, and how to read it."""
     there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
     compared = [compare(one.measured(accuracy), other.measured(accuracy)) for one, other in there]
@@ -90,6 +90,9 @@ def answer(
     rows = [row_of(*sides, comparison) for sides, comparison in zip(there, results, strict=True)]
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
     table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])
+    asked = {key for pair in pairs for key in pair}
+    runs = [run for arm in arms.values() for run in arm.runs.values()]
+    study = study | {"runs": [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]}
     return (
         f"{circumstances.in_a_line(study, runs)}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
         f"{HOW_TO_READ.format(comparisons=counted(len(pairs), 'comparison'))}"
