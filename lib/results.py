@@ -80,19 +80,16 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     return _alike(runs)
 
 
-def read_so_far(tool: str, path: Path, folder: Path) -> tuple[dict[str, Any], list[RunMetrics]]:
-    """The study, and of its runs that are there those that were trained as it says; the others are named in a line.
+def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetrics]:
+    """Of the study's runs that are there those that were trained as it says; the others are named in a line.
 
-    Raises BadInput if the study is not there, and for a run that is damaged or unlike the others.
+    Raises BadInput for one that is damaged or unlike the others.
     """
-    if not path.exists():
-        raise BadInput(f"{path} is not there, which names the study's runs: `dvc repro plan` makes it in a moment")
-    study = read_study(path)
     there = _there(study, folder)
     otherwise = [run.name for run in there.values() if unlike(run, study)]
     if otherwise:
-        print(f"{tool}: left out, since they were trained otherwise than {path} says: {some(otherwise)}")
-    return study, _alike({path: run for path, run in there.items() if run.name not in otherwise})
+        print(f"{tool}: left out, since they were trained otherwise than params.yaml says: {some(otherwise)}")
+    return _alike({path: run for path, run in there.items() if run.name not in otherwise})
 
 
 def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import canonical_json
+import yaml
+
 from lib.metrics import EpochRecord, RunFacts, RunMetrics, write_metrics
 from lib.recipe import OF_THE_STUDY
 
@@ -54,12 +55,10 @@ def all_runs(**facts) -> list[RunMetrics]:
     ]
 
 
-def write_study(folder: Path, runs: Iterable[RunMetrics], orderings: Sequence[str] = ORDERINGS, seeds: int = 3) -> None:
-    """A project with the plan of a study of three epochs on all networks, and these runs' metrics."""
-    names = [f"{network}-{ordering}-{seed}" for network in NETWORKS for ordering in orderings for seed in range(seeds)]
-    study = {"preset": "replication", "epochs": 3, "train_images": 50_000, "test_images": 10_000, "runs": names}
-    study |= {"dataset": "cifar10", "report": {"figure_dpi": 60, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
-    (folder / "plan").mkdir(exist_ok=True)
-    (folder / "plan/study.json").write_bytes(canonical_json(study))
+def write_study(folder: Path, runs: Iterable[RunMetrics], orderings: Sequence[str] = ORDERINGS) -> None:
+    """A project with the repository's parameters, but of three epochs and three seeds, and these runs' metrics."""
+    params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    params |= {"epochs": 3, "seeds": [0, 1, 2], "orderings": list(orderings)}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for each in runs:
         write_metrics(folder / f"metrics/{each.name}.json", each.facts, each.history)

@@ -117,13 +117,13 @@ def test_runs_that_were_trained_otherwise_are_left_out(compared):
     assert out.startswith("compare: left out, since they were trained otherwise") and len(lines_of(out)) == 1
 
 
-def test_without_a_plan_the_cure_is_told(tmp_path, monkeypatch, capsys):
+def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline"])
     with pytest.raises(SystemExit) as ending:
         tool.main()
     assert ending.value.code == 2
-    assert "plan/study.json is not there" in capsys.readouterr().err
+    assert "params.yaml is not there" in capsys.readouterr().err
 
 
 def test_seeds_that_one_lacks_are_named_and_left_out(compared):

@@ -151,9 +151,7 @@ def test_runs_that_were_trained_otherwise_than_the_plan_says_are_left_out_and_na
         for run in runs
     ]
     left_out, assumed, *_ = project(others).splitlines()
-    assert left_out.startswith(
-        "power: left out, since they were trained otherwise than plan/study.json says: resnet110"
-    )
+    assert left_out.startswith("power: left out, since they were trained otherwise than params.yaml says: resnet110")
     assert assumed.startswith("ASSUMED, NOT MEASURED")
     assert "Measured in 1 comparison over 2 seeds" in project([others[0], *runs[1:]])
 
@@ -176,12 +174,12 @@ def test_a_study_without_a_baseline_is_refused(project, capsys):
     assert "add baseline" in refused(project, capsys, orderings=ORDERINGS[:3])
 
 
-def test_without_a_plan_the_cure_is_told(tmp_path, monkeypatch, capsys):
+def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ending:
         called(monkeypatch, capsys)
     assert ending.value.code == 2
-    assert "plan/study.json is not there" in capsys.readouterr().err
+    assert "params.yaml is not there" in capsys.readouterr().err
 
 
 def test_the_family_is_the_whole_studys_whatever_is_trained():

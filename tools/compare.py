@@ -1,7 +1,7 @@
 """One ordering compared with another, over the seeds that both have finished; Table 1 has the baseline's alone.
 
 `ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy, in every network of the study
-(plan/study.json). The interval and the test are Table 1's. Holm's correction is for all comparisons that are asked for:
+(params.yaml). The interval and the test are Table 1's. Holm's correction is for all comparisons that are asked for:
 ask at once for those that were fixed before the runs.
 """
 
@@ -17,6 +17,7 @@ from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
+from lib.plan import read_study
 from lib.results import arms_planned, read_so_far
 from lib.table1 import DECIMALS, accuracy
 from lib.words import counted, nearest, some
@@ -40,7 +41,8 @@ def main() -> None:
     parser.add_argument("pairs", nargs="+", metavar="ORDERING:OTHER", help="the first minus the second")
     arguments = parser.parse_args()
     with errors_exit("compare"):
-        study, runs = read_so_far("compare", Path("plan", "study.json"), Path("metrics"))
+        study = read_study(Path("params.yaml")).summary()
+        runs = read_so_far("compare", study, Path("metrics"))
         pairs = pairs_of(arguments.pairs, arms_planned(study))
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
         arms = {key: arm for arm in arms_of(runs) if arm.finished and (key := key_of(arm)) in asked}

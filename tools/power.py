@@ -1,6 +1,6 @@
 """How many seeds are needed to see a difference of d points to the baseline, given the spread measured so far.
 
-The spread is that of metrics/, of the runs that plan/study.json names and that are finished. Before two seeds of an
+The spread is that of metrics/, of the runs that params.yaml names and that are finished. Before two seeds of an
 ordering and its baseline are, it is assumed, and the output says so. A point is 0.01 of test accuracy.
 """
 
@@ -13,12 +13,13 @@ import pandas as pd
 from lib import markdown, table1
 from lib.errors import BadInput, errors_exit
 from lib.paired import LEVEL, Comparison
+from lib.plan import read_study
 from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
 from lib.results import comparisons_of, read_so_far
 from lib.words import counted
 
 POINTS = ("0.2", "0.5", "1", "2", "5")
-STUDY = Path("plan", "study.json")
+PARAMS = Path("params.yaml")
 NOT_MEASURED = (
     "ASSUMED, NOT MEASURED, after other ResNets on CIFAR-10, since no ordering has two finished seeds in common with\n"
     "its baseline and differences that vary (to measure it: dvc exp run -S 'seeds=[0,1]'). A training whose learning\n"
@@ -34,13 +35,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with errors_exit("power"):
         differences = [points(text) for text in arguments.points or POINTS]
-        study, runs = read_so_far("power", STUDY, Path("metrics"))
+        study = read_study(PARAMS).summary()
         many = comparisons_of(study)
         if not many:
             raise BadInput(
-                f"{STUDY} has no ordering beside its network's baseline: add baseline to params.yaml's orderings"
+                f"{PARAMS}: orderings: none of them is compared with a baseline: add baseline, or one beside it"
             )
-        rows = table1.rows(runs)
+        rows = table1.rows(read_so_far("power", study, Path("metrics")))
         comparisons = [(row.network, row.to_baseline) for row in rows if row.to_baseline]
         print(answer(differences, comparisons, many))
 
