@@ -16,6 +16,9 @@ from lib.metrics import RunMetrics
 from lib.panels import Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
 
+LINE_OF_LEGEND = 0.65  # inches that an entry takes beside its name, at most
+LETTERS_OF_LEGEND = 12  # of a name, to an inch, at least
+
 
 def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure:
     """Figure 4 from the runs' histories; panels and curves in the order in which the runs first name them.
@@ -40,8 +43,15 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     handles, labels = first.get_legend_handles_labels()
     if legend := first.get_legend():
         legend.remove()  # one for all panels, below them
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    beside = _side_by_side(labels, figure.get_figwidth())
+    figure.legend(handles, labels, loc="outside lower center", ncols=beside, frameon=False)
     return figure
+
+
+def _side_by_side(names: Sequence[str], width: float) -> int:
+    """How many of the legend's entries stand in a line of so many inches: all of them if they fit."""
+    inches = [LINE_OF_LEGEND + len(name) / LETTERS_OF_LEGEND for name in names]
+    return len(names) if sum(inches) <= width else max(1, int(width / max(inches)))
 
 
 def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:

@@ -1,8 +1,11 @@
 import pytest
-from runs import all_runs, arm_of, run_of, run_with
+from runs import ORDERINGS, all_runs, arm_of, run_of, run_with
 
 from lib import drawing, figure4
 from lib.panels import comparable
+from lib.paper import ordering_name
+
+LONG = ["dropout_bn_conv_relu", "conv_relu_dropout_bn", "relu_dropout_bn_relu_dropout_conv", "bn_conv_relu"]
 
 
 def test_figure_has_the_papers_four_panels_with_four_curves_each():
@@ -61,6 +64,21 @@ def test_what_the_accuracy_is_of_is_named_at_the_axis():
     assert figure.axes[0].get_title() == "(a) ResNet 110 on CIFAR-10 validation"
     assert figure.axes[0].get_ylabel() == "validation accuracy"
     assert figure4.draw(all_runs(), "title", 0.1).axes[0].get_ylabel() == "test accuracy"
+
+
+@pytest.mark.parametrize("orderings", [["baseline"], ORDERINGS, [*ORDERINGS, *LONG], [*LONG, "relu_conv"]])
+def test_the_legend_fits_the_figure_whatever_the_orderings(orderings):
+    figure = figure4.draw([run_of("resnet110", each) for each in orderings], "title", 0.1)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert 0 <= extent.x0 and extent.x1 <= figure.bbox.x1
+    assert {text.get_text() for text in legend.get_texts()} == set(map(ordering_name, orderings))
+
+
+def test_the_studys_orderings_stand_in_one_line():
+    (legend,) = figure4.draw(all_runs(), "title", 0.1).legends
+    assert legend._ncols == 4
 
 
 def title_of(figure):
