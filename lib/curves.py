@@ -14,8 +14,8 @@ from lib.table1 import Row
 def figure4(runs: Sequence[RunMetrics], table: Sequence[Row], accuracy_from: float) -> dict[str, Any]:
     """The panels, orderings and seeds, in the order in which the runs first name them, as JSON takes them.
 
-    Accuracies are fractions of 1, of the `split`. `accuracy_from` is the lower end of their axis;
-    the table has the paper's values.
+    Accuracies are fractions of 1, of the `split`. `accuracy_from` is the lower end of their axis; the table has the
+    paper's values.
     """
     orderings = orderings_of(runs)
     paper = {(row.network, row.ordering): row.paper for row in table}

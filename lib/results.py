@@ -41,15 +41,9 @@ def read_study(path: Path) -> dict[str, Any]:
     return study
 
 
-def arms_planned(study: dict[str, Any]) -> list[tuple[str, str]]:
-    """The (network, ordering) pairs that the study is to train, in its order."""
-    names = [run.split("-") for run in study["runs"]]
-    return list(dict.fromkeys((network, ordering) for network, ordering, _ in names))
-
-
 def comparisons_of(study: dict[str, Any]) -> int:
     """How many orderings the study is to compare with their network's baseline, whether or not they are trained yet."""
-    arms = arms_planned(study)
+    arms = {tuple(run.split("-")[:2]) for run in study["runs"]}
     return sum(ordering != BASELINE and (network, BASELINE) in arms for network, ordering in arms)
 
 

@@ -33,9 +33,8 @@ def compared(tmp_path, monkeypatch, capsys):
 
 def lines_of(out: str) -> list[list[str]]:
     """The table's cells, without its head."""
-    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in out.splitlines() if line[0:1] == "|"][
-        2:
-    ]
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def test_beside_the_baseline_it_is_table_1s_comparison(compared):

@@ -17,8 +17,8 @@ from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
-from lib.plan import read_study
-from lib.results import arms_planned, read_so_far
+from lib.plan import Study, read_study
+from lib.results import read_so_far
 from lib.table1 import DECIMALS, accuracy
 from lib.words import counted, nearest, some
 
@@ -41,49 +41,43 @@ def main() -> None:
     parser.add_argument("pairs", nargs="+", metavar="ORDERING:OTHER", help="the first minus the second")
     arguments = parser.parse_args()
     with errors_exit("compare"):
-        study = read_study(Path("params.yaml")).summary()
-        runs = read_so_far("compare", study, Path("metrics"))
-        pairs = pairs_of(arguments.pairs, arms_planned(study))
+        study = read_study(Path("params.yaml"))
+        summary = study.summary()
+        runs = read_so_far("compare", summary, Path("metrics"))
+        pairs = pairs_of(arguments.pairs, study)
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
-        arms = {key: arm for arm in arms_of(runs) if arm.finished and (key := key_of(arm)) in asked}
+        finished = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
+        arms = {key: arm for key, arm in finished.items() if key in asked}
         if missing := ["-".join(key) for key in asked if key not in arms]:
             print(f"compare: without a finished run: {some(missing)}")
         if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}")
-        print(answer(study, arms, pairs))
+        planned = [card.name for card in study.cards() if (card.network, card.ordering) in asked]
+        print(answer(summary | {"runs": planned}, arms, pairs))
 
 
-def key_of(arm: Arm) -> ArmKey:
-    return arm.facts.network, arm.facts.ordering
-
-
-def pairs_of(texts: Sequence[str], planned: Sequence[ArmKey]) -> list[tuple[ArmKey, ArmKey]]:
+def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:
     """The arms to compare, network by network; a question that is asked twice, either way round, counts once.
 
     Raises BadInput for what is no pair of the study's orderings.
     """
-    orderings = list(dict.fromkeys(ordering for _, ordering in planned))
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for text in texts:
         one, _, other = text.partition(":")
         if text.count(":") != 1 or one == other:
             raise BadInput(f"{text}: write two orderings with a colon between, as ic_conv_relu:baseline")
         for ordering in (one, other):
-            if ordering not in orderings:
+            if ordering not in study.orderings:
                 raise BadInput(
-                    f"{text}: the study has no {ordering!r}{nearest(ordering, orderings)}; it has "
-                    f"{', '.join(orderings)}: add it to orderings in params.yaml and train it by `dvc repro`"
+                    f"{text}: the study has no {ordering!r}{nearest(ordering, study.orderings)}; it has "
+                    f"{', '.join(study.orderings)}: add it to orderings in params.yaml and train it by `dvc repro`"
                 )
         pairs.setdefault(frozenset((one, other)), (one, other))
-    return [
-        ((network, one), (network, other))
-        for network in dict.fromkeys(network for network, _ in planned)
-        for one, other in pairs.values()
-    ]
+    return [((network, one), (network, other)) for network in study.networks for one, other in pairs.values()]
 
 
 def answer(study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]]) -> str:
-    """What was run, a table of the comparisons that have runs, and how to read it."""
+    """What was run, a table of the comparisons that have runs, and how to read it; the study is of `pairs` alone."""
     there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
     compared = [compare(one.measured(accuracy), other.measured(accuracy)) for one, other in there]
     results = [each for each in corrected(compared, len(pairs)) if each is not None]
@@ -92,9 +86,7 @@ def answer(study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tu
     rows = [row_of(*sides, comparison) for sides, comparison in zip(there, results, strict=True)]
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
     table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])
-    asked = {key for pair in pairs for key in pair}
     runs = [run for arm in arms.values() for run in arm.runs.values()]
-    study = study | {"runs": [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]}
     return (
         f"{circumstances.in_a_line(study, runs)}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
         f"{HOW_TO_READ.format(comparisons=counted(len(pairs), 'comparison'))}"
