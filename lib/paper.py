@@ -30,7 +30,7 @@ def model_name(block: str) -> str:
 
 
 def ordering_name(ordering: str) -> str:
-    """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D."""
+    """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D; baseline_ic is Baseline-IC."""
     words = {"relu": "ReLU", "ic": "IC", "conv": "Conv2D", "bn": "BN", "dropout": "Dropout", "baseline": "Baseline"}
     return "-".join(words[layer] for layer in ordering.split("_"))
 
@@ -38,7 +38,7 @@ def ordering_name(ordering: str) -> str:
 def unit_name(block: str, ordering: str) -> str:
     """A residual unit's layers as Table 1 names them: 2x{ReLU-IC-Conv2D}, or Baseline."""
     name = ordering_name(ordering)
-    return name if ordering == "baseline" else f"{LAYERS_IN_RESIDUAL_UNIT[block]}x{{{name}}}"
+    return name if ordering.startswith("baseline") else f"{LAYERS_IN_RESIDUAL_UNIT[block]}x{{{name}}}"
 
 
 def data_name(dataset: str) -> str:

@@ -15,6 +15,7 @@ from lib.words import nearest
 
 # Of which an ordering's name is made, and whether it takes dropout_p.
 LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
+BASELINES = ("baseline", "baseline_ic")  # orderings too, of which neither is its unit's layers
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
 TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of them for VALIDATION
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -30,9 +31,9 @@ def checked_name(name: str) -> str:
 
 def checked_ordering(name: str) -> str:
     layers = name.split("_")
-    if name != "baseline" and (layers.count("conv") != 1 or not set(layers) <= LAYERS.keys()):
+    if name not in BASELINES and (layers.count("conv") != 1 or not set(layers) <= LAYERS.keys()):
         raise ValueError(
-            f"an ordering is baseline, or the layers of a unit joined by _, conv once: {', '.join(LAYERS)}"
+            f"an ordering is {' or '.join(BASELINES)}, or a unit's layers joined by _, conv once: {', '.join(LAYERS)}"
         )
     return checked_name(name)
 

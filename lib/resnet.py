@@ -31,6 +31,10 @@ LAYERS: dict[str, Callable[[int, float], nn.Module]] = {
 }
 
 
+# The orderings that are the classical block (Fig. 2a), and what normalises in its units.
+BASELINES = {"baseline": "bn", "baseline_ic": "ic"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Ordering:
     """The sequence of layers in each part of a block."""
@@ -42,12 +46,14 @@ class Ordering:
 
     @classmethod
     def named(cls, name: str) -> "Ordering":
-        """The baseline, or the ordering whose name is its unit's layers: relu_ic_conv is ReLU-IC-Conv2D (Fig. 2b).
+        """One of BASELINES, or the ordering whose name is its unit's layers: relu_ic_conv is ReLU-IC-Conv2D (Fig. 2b).
 
         The baseline is the classical block: its last unit has no ReLU, which follows the addition (Fig. 2a).
+        baseline_ic is the same with the IC layer in its units; the study has no such control.
         """
-        if name == "baseline":
-            return cls(("conv", "bn", "relu"), ("conv", "bn"), ("relu",), ("conv", "bn"))
+        if name in BASELINES:
+            norm = BASELINES[name]
+            return cls(("conv", norm, "relu"), ("conv", norm), ("relu",), ("conv", "bn"))
         layers = tuple(name.split("_"))
         return cls(layers, layers, (), ("conv",))
 

@@ -166,7 +166,8 @@ def test_dropout_strikes_with_its_probability_and_independently(p: float) -> Non
 @here
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 @pytest.mark.parametrize(
-    "ordering", ["baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "bn_relu_conv", "conv_ic_dropout"]
+    "ordering",
+    ["baseline", "baseline_ic", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "bn_relu_conv", "conv_ic_dropout"],
 )
 def test_a_network_led_through_fused_layers_is_the_network(
     ordering: str, block: str, monkeypatch: pytest.MonkeyPatch

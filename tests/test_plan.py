@@ -92,6 +92,7 @@ def test_planning_does_not_import_torch():
 
 USES = [  # key and value to set, ordering, field of the card, whether it is there
     ("dropout_p", "0.1", "baseline", "dropout_p", False),
+    ("dropout_p", "0.1", "baseline_ic", "dropout_p", True),
     ("dropout_p", "0.1", "relu_bn_conv", "dropout_p", False),
     ("dropout_p", "0.1", "relu_ic_conv", "dropout_p", True),
     ("dropout_p", "0.0", "relu_ic_conv", "dropout_p", True),

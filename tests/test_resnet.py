@@ -3,6 +3,7 @@ import functools
 import itertools
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ import torch
 import yaml
 from torch import nn
 
+from lib import plan
 from lib.ic import IC
-from lib.resnet import BLOCKS, ResNet, depth
+from lib.paper import ordering_name, unit_name
+from lib.resnet import BASELINES, BLOCKS, LAYERS, ResNet, depth
 from tools import structure as structures
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
 PAPERS = ("baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic")
-OTHERS = ("relu_bn_conv", "bn_relu_conv", "conv_bn_relu", "relu_dropout_conv", "conv_relu", "conv")
+OTHERS = ("baseline_ic", "relu_bn_conv", "bn_relu_conv", "conv_bn_relu", "relu_dropout_conv", "conv_relu", "conv")
 GOLDEN = Path(__file__).with_name("golden") / "structures.txt"
 DROPOUT_P = 0.05
 
@@ -160,6 +163,22 @@ def test_the_depth_shown_is_that_of_the_weight_layers():
         assert f": {weight_layers(shape_of(network, ordering))} layers" in structure(network, ordering)
 
 
+def test_what_a_plan_may_name_are_the_layers_and_baselines_that_there_are_and_each_has_a_name_for_titles():
+    assert set(plan.LAYERS) == {"conv", *LAYERS}
+    assert set(plan.BASELINES) == set(BASELINES)
+    names = {ordering_name(each) for each in (*plan.LAYERS, *plan.BASELINES)}
+    assert len(names) == len(plan.LAYERS) + len(plan.BASELINES)
+    assert [unit_name("basic", each) for each in plan.BASELINES] == ["Baseline", "Baseline-IC"]
+
+
+@pytest.mark.parametrize("network", PARAMETERS)
+def test_the_baseline_with_the_ic_layer_is_the_baseline_but_for_the_dropout_in_its_units(network):
+    with_ic = structure(network, "baseline_ic")
+    assert with_ic.count("IC(") == structure(network, "baseline").count("BN(") - 1 - 2 - (network.startswith("resnetb"))
+    units = re.sub(r"\[.*?\]", lambda each: each.group().replace("IC(", "BN("), with_ic)
+    assert units.replace("baseline_ic", "baseline") == structure(network, "baseline")
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("ordering", [*PAPERS, *OTHERS])
 def test_maps_shrink_from_stage_to_stage_and_logits_come_out(block, ordering):
@@ -178,18 +197,20 @@ def test_the_full_networks_give_a_row_of_ten_logits_an_image(network):
     assert shape_of(network, "relu_ic_conv")(torch.empty(3, 3, 32, 32, device="meta")).shape == (3, 10)
 
 
-@pytest.mark.parametrize("ordering", [*PAPERS, "relu_bn_conv"])
+@pytest.mark.parametrize("ordering", [*PAPERS, "baseline_ic", "relu_bn_conv"])
 def test_a_block_adds_its_branch_to_its_input(ordering):
     block = small("basic", ordering).stages[0][0].eval()
     for module in block.branch.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.zeros_(module.weight)
     maps = torch.randn(2, 16, 8, 8)
-    branch_off = maps.relu() if ordering == "baseline" else maps  # the baseline's ReLU follows the addition
+    branch_off = maps.relu() if ordering in BASELINES else maps  # the baseline's ReLU follows the addition
     assert torch.equal(block(maps), branch_off)
 
 
-@pytest.mark.parametrize("ordering", ["relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "relu_dropout_conv"])
+@pytest.mark.parametrize(
+    "ordering", ["relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "baseline_ic", "relu_dropout_conv"]
+)
 @pytest.mark.parametrize("p", [0.0, 0.25])
 def test_every_dropout_has_the_probability_asked_for(ordering, p):
     drops = [module.p for module in small("bottleneck", ordering, p).modules() if isinstance(module, nn.Dropout)]
@@ -227,7 +248,7 @@ def test_a_step_of_training_brings_the_loss_down(block, ordering):
     assert nn.functional.cross_entropy(net(given), classes) < before
 
 
-@pytest.mark.parametrize("ordering", [*PAPERS, "relu_dropout_conv"])
+@pytest.mark.parametrize("ordering", [*PAPERS, "baseline_ic", "relu_dropout_conv"])
 def test_dropout_makes_training_outputs_differ_and_evaluation_is_deterministic(ordering):
     net, given = small("basic", ordering, dropout_p=0.3), images(4)
     first, second = net.train()(given), net(given)

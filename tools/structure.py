@@ -22,7 +22,7 @@ def main() -> None:
         prog="python -m tools.structure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("network", help="a network of params.yaml, as resnet110")
-    parser.add_argument("ordering", help="baseline, or a unit's layers in order, as conv_relu_ic")
+    parser.add_argument("ordering", help="baseline, baseline_ic, or a unit's layers in order, as conv_relu_ic")
     options = parser.parse_args()
     with errors_exit("structure"):
         networks = read_study(Path("params.yaml")).networks
