@@ -2,15 +2,14 @@
 
 import dataclasses
 import decimal
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lib.card import NAME, VALIDATION, RunCard
 from lib.errors import BadInput
+from lib.strict_yaml import read_mapping
 from lib.words import nearest
 
 # Of which an ordering's name is made, and whether it takes dropout_p.
@@ -18,9 +17,7 @@ LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True
 BASELINES = ("baseline", "baseline_ic")  # orderings too, of which neither is its unit's layers
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
 TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of them for VALIDATION
-NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 DIGITS_TO_WRITE = 20  # of a number that is proposed
-READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # by YAML 1.1 (PyYAML) than by 1.2 (DVC)
 
 
 def checked_name(name: str) -> str:
@@ -138,7 +135,7 @@ class Study(Strict):
 
 def read_study(path: Path) -> Study:
     """Read and check params.yaml. Raises BadInput: one line with the key, its value and the cure."""
-    params = _yaml_mapping(path)
+    params = read_mapping(path)
     presets = params.pop("presets", {"replication": {}})
     preset = params.get("preset")
     if not isinstance(presets, dict):
@@ -154,41 +151,6 @@ def read_study(path: Path) -> Study:
             f"{TRAIN_IMAGES:,} out: write {TRAIN_IMAGES - HELD_OUT} or less (preset {preset})"
         )
     return study
-
-
-def _yaml_mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
-    except FileNotFoundError:
-        raise BadInput(f"{path} is not there: run this in the repository's top folder") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} is not a mapping of parameters: restore it by `git checkout {path}`")
-    return content
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses what PyYAML and DVC do not read alike: a key that stands twice, a number like 010 or 1:30."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            line = key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.YAMLError(f"a key is a name, not a list or a mapping (line {line})")
-            if key_node.value in seen:
-                raise yaml.YAMLError(f"the key {key_node.value} stands twice (line {line}): delete one")
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        if isinstance(node, yaml.ScalarNode) and node.tag in NUMBERS and READ_OTHERWISE.match(node.value):
-            raise yaml.YAMLError(
-                f"{node.value} (line {node.start_mark.line + 1}) is not the same number to PyYAML and to DVC: "
-                "write it in decimal, without a leading 0"
-            )
-        return super().construct_object(node, deep)
 
 
 def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any) -> Study:

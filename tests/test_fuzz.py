@@ -237,7 +237,7 @@ CARD_RANGES: dict[str, Callable[[Any], bool]] = {
     "network": lambda value: re.fullmatch("[a-z][a-z0-9_]{0,47}", value) is not None,
     "block": lambda value: value in ("basic", "bottleneck"),
     "blocks_per_stage": one_in(1, 10**6, int),
-    "ordering": lambda value: value == "baseline" or value.split("_").count("conv") == 1,
+    "ordering": lambda value: value in ("baseline", "baseline_ic") or value.split("_").count("conv") == 1,
     "dropout_p": one_in(0, BELOW_1),
     "seed": one_in(0, 2**32 - 1, int),
     "dataset": lambda value: value in obtain.DATA_SETS,

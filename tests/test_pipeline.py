@@ -66,7 +66,7 @@ ARROWS = {
         "runs",
         "stopping",
     },
-    "plan": {"card", "words"},
+    "plan": {"card", "strict_yaml", "words"},
     "paper": {"card"},
     "cifar10": {"card"},
     "obtain": {"card", "cifar10", "synthetic"},
@@ -193,7 +193,7 @@ def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
 
 def test_pydantic_yaml_and_the_downloader_live_in_one_module_each():
     users = {package: {m for m in MODULES if package in imports_of(m)[1]} for package in ("pydantic", "yaml", "pooch")}
-    assert users == {"pydantic": {"plan"}, "yaml": {"plan"}, "pooch": {"obtain"}}
+    assert users == {"pydantic": {"plan"}, "yaml": {"strict_yaml"}, "pooch": {"obtain"}}
 
 
 def test_ray_and_rich_are_the_fleets_alone_and_a_node_loads_no_torch_beside_the_training():

@@ -12,8 +12,9 @@ from dvc.utils.serialize import load_yaml
 from lib import obtain
 from lib.card import RECIPE
 from lib.errors import BadInput
-from lib.plan import Study, _yaml_mapping, read_study
+from lib.plan import Study, read_study
 from lib.recipe import OF_THE_STUDY, is_sound
+from lib.strict_yaml import read_mapping
 from stages import plan as stage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -79,7 +80,7 @@ def test_a_network_can_be_taken_away_or_replaced_though_a_preset_that_is_not_use
 
 def test_pyyaml_and_dvc_read_the_same_parameters():
     path = REPOSITORY / "params.yaml"
-    assert repr(_yaml_mapping(path)) == repr(load_yaml(path))  # repr tells 1 from 1.0 and True
+    assert repr(read_mapping(path)) == repr(load_yaml(path))  # repr tells 1 from 1.0 and True
 
 
 def test_planning_does_not_import_torch():
