@@ -23,7 +23,7 @@ fleet: env-fleet  ## all stale runs on this machine or a Ray cluster (FLEET="--a
 power: env  ## how many seeds it takes to see a difference of d points, at the spread measured so far (POINTS="0.3 1")
 	@python -m tools.power $(POINTS)
 
-compare: env  ## any two orderings, by the paired test of Table 1 (PAIRS="conv_relu_ic:ic_conv_relu")
+compare: env  ## any two orderings, by the paired test of Table 1 (PAIRS="conv_relu_ic:ic_conv_relu --measure area")
 	@python -m tools.compare $(or $(PAIRS),--help)
 
 doctor:  ## look at this machine and this project, change nothing, say how to mend what is wrong

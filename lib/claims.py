@@ -55,13 +55,15 @@ class Measure:
 
 
 FASTER, STEADIER = "Faster convergence", "More stable training"
+AREA = Measure(FASTER, "Area under the curve", convergence.area_under_curve, higher_is_better=True)
+LATE_CHANGE = Measure(STEADIER, "Late epoch-to-epoch change", convergence.late_change)
 MEASURES = (
     *(
         Measure(FASTER, f"Epochs to {100 * level:.0f} %", partial(convergence.epochs_to_reach, level), of_epochs=True)
         for level in LEVELS
     ),
-    Measure(FASTER, "Area under the curve", convergence.area_under_curve, higher_is_better=True),
-    Measure(STEADIER, "Late epoch-to-epoch change", convergence.late_change),
+    AREA,
+    LATE_CHANGE,
 )
 
 

@@ -3,11 +3,11 @@
 import sys
 
 import pytest
-from runs import ORDERINGS, arm_of, write_study
+from runs import ORDERINGS, arm_of, run_with, write_study
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from lib import cells, table1
+from lib import cells, claims, table1
 from lib.metrics import RunMetrics
 from tools import compare as tool
 
@@ -41,6 +41,26 @@ def test_beside_the_baseline_it_is_table_1s_comparison(compared):
     (row,) = [row for row in table1.rows([*BN, *BASELINE], planned=4) if row.to_baseline]
     (line,) = lines_of(compared([*BN, *BASELINE], "bn_conv_relu:baseline"))
     assert line == ["ResNet", "110", "BN-Conv2D-ReLU", "Baseline", *cells.comparison(row.to_baseline, 4)]
+
+
+@pytest.mark.parametrize(("name", "measure"), [("area", claims.AREA), ("change", claims.LATE_CHANGE)])
+def test_by_a_measure_of_the_claims_the_difference_is_that_of_the_claims(compared, name, measure):
+    """The correction is not: a claim's is for all its measures."""
+    histories = (
+        [[0.3, 0.5, 0.6], [0.31, 0.45, 0.61], [0.2, 0.5, 0.55]],
+        [[0.2, 0.5, 0.65], [0.3, 0.4, 0.7], [0.1, 0.5, 0.6]],
+    )
+    runs = [
+        run_with(each, ordering=ordering, seed=seed)
+        for ordering, curves in zip(("ic_conv_relu", "baseline"), histories, strict=True)
+        for seed, each in enumerate(curves)
+    ]
+    (row,) = [row.to_baseline for row in claims.rows(runs) if row.measure is measure and row.to_baseline]
+    out = compared(runs, "ic_conv_relu:baseline", "--measure", name)
+    (line,) = lines_of(out)
+    assert line[4:7] == cells.comparison(row, 4)[:3] and line[6] == "3/3"
+    assert float(line[7]) == pytest.approx(4 * row.p, abs=5e-5)
+    assert tool.MEASURES[name].words in out and "last epoch" not in out
 
 
 def test_the_other_way_round_the_difference_has_the_other_sign(compared):

@@ -1,20 +1,21 @@
 """One ordering compared with another, over the seeds that both have finished; Table 1 has the baseline's alone.
 
-`ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy, in every network of the study
-(params.yaml). The interval and the test are Table 1's. Holm's correction is for all comparisons that are asked for:
-ask at once for those that were fixed before the runs.
+`ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy or a measure of the claims, in
+every network of the study (params.yaml). The interval and the test are Table 1's. Holm's correction is for all
+comparisons that are asked for: ask at once for those that were fixed before the runs.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lib import cells, circumstances, markdown
+from lib import cells, circumstances, claims, markdown
 from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
+from lib.metrics import RunMetrics
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
 from lib.plan import Study, read_study
@@ -26,7 +27,7 @@ NAMES = ["Model", "Depth", "Ordering", "Compared with"]
 DIFFERENCE = ("Difference", *cells.COMPARISON[1:])
 CHANCE = "None of these pairs has two finished seeds in common, so chance cannot be judged: train more by `dvc repro`."
 HOW_TO_READ = (
-    "Ordering minus the one it is compared with, of the last epoch's accuracy, paired by seed: mean, 95 % t-interval,\n"
+    "Ordering minus the one it is compared with, of {measure}, paired by seed: mean, 95 % t-interval,\n"
     "seeds in which it is better, p of the two-sided paired t-test with Holm's correction for {comparisons}. Bold\n"
     "where p < 0.05, for better or worse; a dash where the data cannot say."
 )
@@ -34,11 +35,32 @@ HOW_TO_READ = (
 ArmKey = tuple[str, str]  # network, ordering
 
 
+class Measure(NamedTuple):
+    """A number of a run that orderings are compared by."""
+
+    words: str
+    of_run: Callable[[RunMetrics], float | None]
+    higher_is_better: bool
+
+
+MEASURES = {
+    "accuracy": Measure("the last epoch's accuracy", accuracy, True),
+    "area": Measure("the area under the curve of accuracy", claims.AREA, True),
+    "change": Measure("accuracy's late change from an epoch to the next (less is better)", claims.LATE_CHANGE, False),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", nargs="+", metavar="ORDERING:OTHER", help="the first minus the second")
+    parser.add_argument(
+        "--measure",
+        choices=MEASURES,
+        default="accuracy",
+        help="the last epoch's accuracy; area under the curve (faster?); late change from epoch to epoch (steadier?)",
+    )
     arguments = parser.parse_args()
     with errors_exit("compare"):
         study = read_study(Path("params.yaml"))
@@ -53,7 +75,7 @@ def main() -> None:
         if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}")
         planned = [card.name for card in study.cards() if (card.network, card.ordering) in asked]
-        print(answer(summary | {"runs": planned}, arms, pairs))
+        print(answer(summary | {"runs": planned}, arms, pairs, MEASURES[arguments.measure]))
 
 
 def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:
@@ -76,10 +98,15 @@ def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:
     return [((network, one), (network, other)) for network in study.networks for one, other in pairs.values()]
 
 
-def answer(study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]]) -> str:
+def answer(
+    study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]], measure: Measure
+) -> str:
     """What was run, a table of the comparisons that have runs, and how to read it; the study is of `pairs` alone."""
     there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
-    compared = [compare(one.measured(accuracy), other.measured(accuracy)) for one, other in there]
+    compared = [
+        compare(one.measured(measure.of_run), other.measured(measure.of_run), measure.higher_is_better)
+        for one, other in there
+    ]
     results = [each for each in corrected(compared, len(pairs)) if each is not None]
     if not several(results):
         return CHANCE
@@ -89,7 +116,7 @@ def answer(study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tu
     runs = [run for arm in arms.values() for run in arm.runs.values()]
     return (
         f"{circumstances.in_a_line(study, runs)}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
-        f"{HOW_TO_READ.format(comparisons=counted(len(pairs), 'comparison'))}"
+        f"{HOW_TO_READ.format(measure=measure.words, comparisons=counted(len(pairs), 'comparison'))}"
     )
 
 
