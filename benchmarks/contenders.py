@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
-from lib.resnet import depth
+from lib.card import depth
+from lib.runs import on_cores
 from lib.words import counted
-from tools import study
 
 BATCH_SIZE = 64
 DROPOUT_P = 0.05
@@ -62,7 +62,7 @@ def competitors(device: torch.device) -> list[Contender]:
     """Those of a race: the plain loop, the best that plain PyTorch comes to, and the engine as it trains a study."""
     if device.type == "cuda":
         return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
-    cores = study.at_once()
+    cores = on_cores()
     return [
         PLAIN,
         Contender("tuned loop", "tuned", "bfloat16", cores, 1),
@@ -75,7 +75,7 @@ def scaled(device: torch.device) -> list[Contender]:
     """Those of a scale curve: the engine with one run, and with as many as the machine takes."""
     if device.type == "cuda":
         return _on_a_gpu((1, RUNS_ON_A_GPU[-1]))[1:]
-    counts = dict.fromkeys((1, study.at_once()))
+    counts = dict.fromkeys((1, on_cores()))
     return [Contender(f"ours, bfloat16, {counted(count, 'run')}", "engine", "bfloat16", count, 1) for count in counts]
 
 

@@ -21,6 +21,7 @@ RECIPE = (  # of a card's fields those that say how its run is trained
     *("learning_rate", "learning_rate_rule", "learning_rate_steps", "learning_rate_factor"),
 )
 VALIDATION = "cifar10_validation"  # a data set: CIFAR-10, of whose training images the last 10,000 are held out
+WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # of a block (the 2021 study, Sec. 2)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
 
 
@@ -54,6 +55,11 @@ class RunCard:
     def name(self) -> str:
         """The run's name, also its stage's: `<network>-<ordering>-<seed>`."""
         return f"{self.network}-{self.ordering}-{self.seed}"
+
+    @property
+    def depth(self) -> int:
+        """The network's weight layers."""
+        return depth(self.block, self.blocks_per_stage)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -117,6 +123,11 @@ class RunCard:
         if path.stem != card.name:
             raise BadInput(f"{path} is the card of {card.name}: rename it, or write it anew by `python -m stages.plan`")
         return card
+
+
+def depth(block: str, blocks_per_stage: int) -> int:
+    """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck); short connections are not counted."""
+    return 3 * WEIGHT_LAYERS[block] * blocks_per_stage + 2
 
 
 def read_cards(folder: Path) -> list[RunCard]:

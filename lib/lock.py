@@ -16,7 +16,7 @@ def take(folder: Path, run: str) -> int:
     The kernel frees it when the process ends, however it ends.
     Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
     """
-    path = folder / ".lock"
+    path, lock = folder / ".lock", -1
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
@@ -26,15 +26,20 @@ def take(folder: Path, run: str) -> int:
                 if os.stat(path).st_ino == os.fstat(lock).st_ino:  # else it was deleted, and somebody may make it anew
                     break
             os.close(lock)
+            lock = -1
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        return lock
     except BlockingIOError:
         os.close(lock)
         other = holder(folder) or "another process"  # which may have ended in between
         raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
     except OSError as error:
-        raise BadInput(f"{folder} cannot be held ({error.strerror}): give rights, or another disk") from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    return lock
+        if lock >= 0:
+            os.close(lock)
+        raise BadInput(
+            f"{folder} cannot be held ({error.strerror}): make room, or give rights or another disk"
+        ) from None
 
 
 def _flock(lock: int) -> None:

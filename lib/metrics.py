@@ -44,7 +44,7 @@ class RunFacts:
 
     def as_planned(self, card: RunCard) -> bool:
         """Whether this is the run of a card, as far as the card's fields stand here."""
-        same = ("network", "block", "ordering", "seed", "epochs", "train_images", "test_images", "recipe")
+        same = ("network", "block", "depth", "ordering", "seed", "epochs", "train_images", "test_images", "recipe")
         alike = all(getattr(self, key) == getattr(card, key) for key in same)
         return alike and is_wanted(self.dataset, card.dataset)
 

@@ -121,6 +121,7 @@ class Study(Strict):
         """What download and report need to know (plan/study.json)."""
         return {
             "runs": [card.name for card in self.cards()],
+            "networks": {card.network: {"block": card.block, "depth": card.depth} for card in self.cards()},
             **self.model_dump(include={"preset", "dataset", "train_images", "test_images", "epochs", "report"}),
             "recipe": self._recipe(),
         }

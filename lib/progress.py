@@ -56,12 +56,16 @@ class Progress:
         if self.timed_from == self.before:  # the first epoch here has the start in it: on a GPU, compiling
             self.timed_from, self.start = record.epoch, time.monotonic()
 
-    def warn_if_slow(self, step: float, steps: int) -> None:
-        """Say before over an hour without a GPU how long the run and the study would take, and what to do instead."""
-        if step * steps > 3600:
+    def warn_if_slow(self, epoch: float, epochs: int) -> None:
+        """Say, where so many epochs on a CPU take over an hour, how long run and study would, and what to do instead.
+
+        `epoch` is how many seconds an epoch of this run takes, `epochs` how many are left.
+        """
+        here = epoch * epochs
+        if here > 3600:
             print(
-                f"No GPU here. A step takes {step:.2f} s: about {duration(step * steps)} for this run, "
-                f"{duration(step * steps * (1 + self.later_work))} with all that follow.\n"
+                f"On this CPU an epoch takes {duration(epoch)}: about {duration(here)} for this run, "
+                f"{duration(here + epoch * self.epochs * self.later_work)} with all that follow.\n"
                 "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
                 "Ctrl-C stops this run.",
                 flush=True,

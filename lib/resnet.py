@@ -58,11 +58,6 @@ class Ordering:
         return cls(layers, layers, (), ("conv",))
 
 
-def depth(block: str, blocks_per_stage: int) -> int:
-    """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck); short connections are not counted."""
-    return len(STAGE_WIDTHS) * len(BLOCKS[block]) * blocks_per_stage + 2
-
-
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps the image's size (divided by the stride); no bias, since normalisation follows."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)

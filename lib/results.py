@@ -28,13 +28,15 @@ def read_study(path: Path) -> dict[str, Any]:
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
             and all(re.fullmatch(r"[a-z0-9_]+", study[key]) for key in ("preset", "dataset"))
+            and {run.split("-")[0] for run in runs} <= study["networks"].keys()
+            and all(each.keys() == {"block", "depth"} for each in study["networks"].values())
             and is_sound(study["recipe"])
             and type(report["figure_dpi"]) is int
             and 50 <= report["figure_dpi"] <= 600
             and type(report["accuracy_from"]) in (int, float)
             and 0 <= report["accuracy_from"] < 1
         )
-    except (KeyError, OverflowError, TypeError):  # ordering_name() knows no other layers
+    except (AttributeError, KeyError, OverflowError, TypeError):  # ordering_name() knows no other layers
         sound = False
     if not sound:
         raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
@@ -71,7 +73,7 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     for path, run in runs.items():
         if difference := unlike(run, study):
             raise BadInput(f"{path} was trained with {difference}: train it anew by `dvc repro`")
-    return _alike(runs)
+    return _of_one_data_set(runs)
 
 
 def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetrics]:
@@ -83,7 +85,7 @@ def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetri
     otherwise = [run.name for run in there.values() if unlike(run, study)]
     if otherwise:
         print(f"{tool}: left out, since they were trained otherwise than params.yaml says: {some(otherwise)}")
-    return _alike({path: run for path, run in there.items() if run.name not in otherwise})
+    return _of_one_data_set({path: run for path, run in there.items() if run.name not in otherwise})
 
 
 def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
@@ -93,23 +95,17 @@ def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
 
 def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:
     """In what a run was trained otherwise than the study says; None where in nothing."""
-    told = {key: getattr(run.facts, key) for key in ("epochs", "train_images", "test_images")} | run.facts.recipe
+    same = ("block", "depth", "epochs", "train_images", "test_images")
+    told = {key: getattr(run.facts, key) for key in same} | run.facts.recipe
     if not is_wanted(run.facts.dataset, study["dataset"]):
         told = {"dataset": run.facts.dataset}
-    wanted = study | study["recipe"]
+    wanted = study | study["networks"][run.facts.network] | study["recipe"]
     differs = [key for key, value in told.items() if value != wanted.get(key)]
     return f"{differs[0]} {told[differs[0]]}, the study's runs have {wanted.get(differs[0])}" if differs else None
 
 
-def _alike(runs: Mapping[Path, RunMetrics]) -> list[RunMetrics]:
-    """The runs. Raises BadInput where they are of two data sets, or of two networks under one name."""
-    _require_same_data(runs)
-    _require_same_networks(runs)
-    return list(runs.values())
-
-
-def _require_same_data(runs: Mapping[Path, RunMetrics]) -> None:
-    """Raise BadInput where runs are of two data sets, which `dataset: auto` may come to."""
+def _of_one_data_set(runs: Mapping[Path, RunMetrics]) -> list[RunMetrics]:
+    """The runs. Raises BadInput where they are of two data sets, which `dataset: auto` may come to."""
     for path, run in runs.items():
         first, other = next(iter(runs.items()))
         if run.facts.dataset != other.facts.dataset:
@@ -117,15 +113,4 @@ def _require_same_data(runs: Mapping[Path, RunMetrics]) -> None:
                 f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
                 "on the same by `dvc repro`"
             )
-
-
-def _require_same_networks(runs: Mapping[Path, RunMetrics]) -> None:
-    """Raise BadInput where runs of one network's name are of networks that are not alike."""
-    firsts: dict[str, tuple[Path, RunMetrics]] = {}
-    for path, run in runs.items():
-        first, other = firsts.setdefault(run.facts.network, (path, run))
-        if (run.facts.block, run.facts.depth) != (other.facts.block, other.facts.depth):
-            raise BadInput(
-                f"{path} is of {run.facts.depth} layers in {run.facts.block} blocks, {first} of {other.facts.depth} in "
-                f"{other.facts.block} ones: train both anew by `dvc repro -f`"
-            )
+    return list(runs.values())

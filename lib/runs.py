@@ -8,7 +8,6 @@ from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.device import cores
 from lib.progress import duration
-from lib.resnet import depth
 
 BYTES_A_RUN = 3e9  # of memory, at the paper's scale (batch 64, 164 layers), with room to spare
 
@@ -18,7 +17,7 @@ class Run:
 
     def __init__(self, card: RunCard, checkpoints: Checkpoints) -> None:
         self.card, self.checkpoints = card, checkpoints
-        self.layers = depth(card.block, card.blocks_per_stage)  # an epoch's time goes about with it
+        self.layers = card.depth  # an epoch's time goes about with it
         self.epoch = self._newest()
         self.seen: list[tuple[float, int]] = []  # when it was first and last seen to get further, and to which epoch
 

@@ -27,7 +27,7 @@ from lib.files import require_room, require_writable, write_whole
 from lib.memory import keep_freed_memory
 from lib.metrics import RunFacts, write_metrics
 from lib.progress import Progress
-from lib.resnet import ResNet, depth
+from lib.resnet import ResNet
 from lib.stopping import Stop
 from lib.turns import in_turns
 from lib.words import counted
@@ -106,8 +106,9 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
 
     The rest of the study matters to the display of progress alone.
     """
-    data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
-    model = model_of(card)
+    with failures_explained(card.batch_size):
+        data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
+        model = model_of(card)
     progress = progress_of(card, place, study, data, alone=shared.writers is None)
 
     checkpoints = checkpoints_of(card, data.sha256)
@@ -171,7 +172,7 @@ def steps(
     recipe = recipe_of(card)
     if device.type == "cpu":
         step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
-        progress.warn_if_slow(step, (card.epochs - start.epoch) * len(train_set) // card.batch_size)
+        progress.warn_if_slow(step * len(train_set) / card.batch_size, card.epochs - start.epoch)
 
     def train_batches(epoch: int) -> Iterator[training.Batch]:
         batches = train_set.shuffled(card.seed_for("order", epoch), card.augmentation)
@@ -209,7 +210,7 @@ def progress_of(card: RunCard, place: int, study: list[RunCard], data: cifar10.D
 
     The later ones take their time after a run alone in its process; others go on beside it, in the same time.
     """
-    layers = [depth(each.block, each.blocks_per_stage) for each in study]
+    layers = [each.depth for each in study]
     title = f"run {place} of {len(study)}  {card.name} ({layers[place - 1]} layers, {data.name})"
     later = layers[place:] if alone else []
     return Progress(title, card.epochs, len(data.train.labels), sum(later) / layers[place - 1], len(later))
@@ -220,7 +221,7 @@ def facts_of(card: RunCard, data: cifar10.DataSet, model: ResNet, snapshot: Snap
     return RunFacts(
         network=card.network,
         block=card.block,
-        depth=depth(card.block, card.blocks_per_stage),
+        depth=card.depth,
         ordering=card.ordering,
         seed=card.seed,
         dataset=data.name,

@@ -47,5 +47,6 @@ def page_of(shown: list[RunMetrics], /, **study: Any) -> Page:
         "report": {"accuracy_from": 0.3},
         "recipe": OF_THE_STUDY,
         "runs": [run.name for run in shown],
+        "networks": {run.facts.network: {"block": run.facts.block, "depth": run.facts.depth} for run in shown},
     }
     return report.page(told | study, shown, table1.rows(shown), claims.rows(shown))

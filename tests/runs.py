@@ -15,6 +15,7 @@ NETWORKS = {
     "resnetb110": ("bottleneck", 110),
     "resnetb164": ("bottleneck", 164),
 }
+NETWORKS_PLANNED = {name: {"block": block, "depth": depth} for name, (block, depth) in NETWORKS.items()}
 ORDERINGS = ["relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "baseline"]
 
 
@@ -55,10 +56,12 @@ def all_runs(**facts) -> list[RunMetrics]:
     ]
 
 
-def write_study(folder: Path, runs: Iterable[RunMetrics], orderings: Sequence[str] = ORDERINGS) -> None:
+def write_study(
+    folder: Path, runs: Iterable[RunMetrics], orderings: Sequence[str] = ORDERINGS, **changed: float
+) -> None:
     """A project with the repository's parameters, but of three epochs and three seeds, and these runs' metrics."""
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
-    params |= {"epochs": 3, "seeds": [0, 1, 2], "orderings": list(orderings)}
+    params |= {"epochs": 3, "seeds": [0, 1, 2], "orderings": list(orderings), **changed}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for each in runs:
         write_metrics(folder / f"metrics/{each.name}.json", each.facts, each.history)

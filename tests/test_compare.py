@@ -1,5 +1,6 @@
 """`python -m tools.compare`: any ordering beside any other, by Table 1's own test."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -21,8 +22,8 @@ BASELINE = arm_of([0.50, 0.60, 0.70])
 def compared(tmp_path, monkeypatch, capsys):
     """What the tool prints in a project with these runs: of a study of four networks, five orderings, three seeds."""
 
-    def call(runs: list[RunMetrics], *arguments: str) -> str:
-        write_study(tmp_path, runs, ORDERINGS_HERE)
+    def call(runs: list[RunMetrics], *arguments: str, **params: float) -> str:
+        write_study(tmp_path, runs, ORDERINGS_HERE, **params)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["compare", *arguments])
         tool.main()
@@ -117,6 +118,17 @@ def test_it_is_told_what_was_run(compared):
     assert line in compared([*IC[:2], *BASELINE[:2], *BN], "ic_conv_relu:baseline")
 
 
+def test_the_recipe_that_is_told_is_that_of_the_orderings_compared(compared):
+    """Where neither has dropout its p is not theirs, whatever params.yaml says of others."""
+    more = [
+        dataclasses.replace(run, facts=dataclasses.replace(run.facts, recipe=run.facts.recipe | {"dropout_p": 0.1}))
+        for run in IC
+    ]
+    runs = [*more, *BN, *BASELINE]
+    assert "dropout p = 0.1" in compared(runs, "ic_conv_relu:baseline", dropout_p=0.1)
+    assert "dropout" not in compared(runs, "bn_conv_relu:baseline", dropout_p=0.1)
+
+
 def test_a_pair_without_seeds_in_common_is_a_row_of_dashes_and_counts(compared):
     out = compared([*IC, *BASELINE, BN[0]], "ic_conv_relu:baseline", "ic_conv_relu:bn_conv_relu")
     one, other = lines_of(out)
@@ -134,6 +146,13 @@ def test_runs_that_were_trained_otherwise_are_left_out(compared):
     strange = arm_of([0.9, 0.9, 0.9], ordering="bn_conv_relu", dataset="synthetic")
     out = compared([*IC, *BASELINE, *strange], "ic_conv_relu:bn_conv_relu", "ic_conv_relu:baseline")
     assert out.startswith("compare: left out, since they were trained otherwise") and len(lines_of(out)) == 1
+
+
+def test_runs_of_another_network_of_that_name_are_left_out(compared):
+    """Other metrics than a plan's lie in metrics/ where params.yaml was edited since."""
+    deeper = [dataclasses.replace(run, facts=dataclasses.replace(run.facts, depth=56)) for run in IC]
+    out = compared([*deeper, *BASELINE], "ic_conv_relu:baseline")
+    assert out.startswith("compare: left out, since they were trained otherwise") and tool.CHANCE in out
 
 
 def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):

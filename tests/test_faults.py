@@ -355,6 +355,10 @@ def _(bench: Bench) -> None:
     assert bench.checkpoint(1).read_bytes() == before
     assert not list(bench.folder.rglob("*.tmp"))
     bench.assert_goes_on_to_the_same_end(after=1)
+    shutil.rmtree("checkpoints")
+    with bench.patched(os, "ftruncate", lambda *_: raising(OSError(errno.ENOSPC, "No space left on device"))()):
+        assert_refused(bench.train(), BAD_INPUT, "checkpoints", "No space left", "make room")  # to say who trains
+    bench.assert_goes_on_to_the_same_end(after=0)
 
 
 @fault(7, "disk full: metrics, model, figure, plan", "the same; the file is the old one, whole, or not there")
@@ -568,6 +572,10 @@ def _(bench: Bench) -> None:
         assert MODEL.exists() is False
         bench.assert_goes_on_to_the_same_end(after=1)
         MODEL.unlink()
+    for place, name in ((train.cifar10, "load"), (train, "ResNet")):  # before there is anything to train
+        for error in (MemoryError("Unable to allocate 147 MiB"), RuntimeError("can't allocate memory")):
+            with bench.patched(place, name, lambda *_, error=error, **__: raising(error)()):
+                assert_refused(bench.train(), BAD_INPUT, "out of memory", "params.yaml")
 
 
 def raising(error: Exception) -> Callable[[], None]:
@@ -818,6 +826,7 @@ def write_study(bench: Bench, runs: dict[str, str], missing: tuple[str, ...] = (
     names = [CARD.name, *(name for name in (*runs, *missing) if name != CARD.name)]
     settings = {"preset": "rehearsal", "dataset": "auto", "train_images": 64, "test_images": 40, "epochs": 3}
     study = settings | {"runs": names, "report": {"figure_dpi": 50, "accuracy_from": 0.1}, "recipe": OF_THE_STUDY}
+    study["networks"] = {name.split("-")[0]: {"block": "basic", "depth": 8} for name in names}
     Path("plan").mkdir(exist_ok=True)
     Path("plan", "study.json").write_bytes(canonical_json(study))
     for name, version in runs.items():

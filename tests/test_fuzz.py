@@ -553,6 +553,7 @@ STUDY: dict[str, Any] = {
     "test_images": 10000,
     "report": {"figure_dpi": 60, "accuracy_from": 0.1},
     "recipe": OF_THE_STUDY,
+    "networks": {"resnet110": {"block": "basic", "depth": 110}},
     "runs": ["resnet110-conv_relu_ic-0", "resnet110-baseline-0"],
 }
 STUDY_CASES = mutated(STUDY).map(as_json) | damaged(as_json(STUDY)) | st.binary(max_size=64)

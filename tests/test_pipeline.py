@@ -95,7 +95,7 @@ ARROWS = {
     "curves": {"look", "metrics", "panels", "paper", "sample", "table1"},
     "page": {"look"},
     "sections": {"cells", "claims", "page", "paired", "paper", "table1"},
-    "runs": {"card", "checkpoint", "device", "progress", "resnet"},
+    "runs": {"card", "checkpoint", "device", "progress"},
     "device": {"words"},
     "fleet": {"checkpoint", "fleet_plan", "fleet_worker"},
     "fleet_plan": {"card", "checkpoint", "fleet_worker", "runs", "turns"},

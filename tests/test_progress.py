@@ -129,20 +129,22 @@ def test_on_a_terminal_a_bar_says_the_run_the_epoch_and_the_last_accuracy(monkey
     assert "/64 images" in shown
 
 
-@pytest.mark.parametrize(("step", "steps"), [(0.01, 1000), (1.0, 3600), (0.0, 10**9)])
-def test_nothing_is_said_of_a_run_of_up_to_an_hour(step, steps, capsys):
-    Progress(TITLE, 3, 100, later_work=15.0, later_runs=0).warn_if_slow(step, steps)
+@pytest.mark.parametrize(("epoch", "epochs"), [(0.01, 1000), (3600.0, 1), (0.0, 10**9)])
+def test_nothing_is_said_of_a_run_of_up_to_an_hour(epoch, epochs, capsys):
+    Progress(TITLE, 3, 100, later_work=15.0, later_runs=0).warn_if_slow(epoch, epochs)
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
-    ("step", "steps", "later", "texts"),
+    ("epochs", "later", "texts"),
     [
-        (1.0, 3601, 0.0, ("1.00 s", "1.0 h for this run", "1.0 h with all")),
-        (2.0, 7200, 11.0, ("2.00 s", "4.0 h for this run", "2.0 days with all")),
+        (10, 0.0, ("an epoch takes 20 min", "3.3 h for this run", "3.3 h with all")),
+        (10, 15.0, ("an epoch takes 20 min", "3.3 h for this run", "2.2 days with all")),
+        (4, 15.0, ("an epoch takes 20 min", "1.3 h for this run", "2.1 days with all")),  # 6 of 10 are done
     ],
 )
-def test_of_a_run_of_over_an_hour_its_time_the_studys_and_a_cure_are_said(step, steps, later, texts, capsys):
-    Progress(TITLE, 3, 100, later, later_runs=0).warn_if_slow(step, steps)
+def test_of_a_run_of_over_an_hour_its_time_the_studys_and_a_cure_are_said(epochs, later, texts, capsys):
+    """What is done of this run shortens this run alone: the later ones are whole."""
+    Progress(TITLE, 10, 100, later, later_runs=0).warn_if_slow(1200.0, epochs)
     out = capsys.readouterr().out
     assert all(text in out for text in (*texts, "make rehearsal"))

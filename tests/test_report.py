@@ -6,7 +6,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from runs import all_runs, run_of, run_with
+from runs import NETWORKS_PLANNED, all_runs, run_of, run_with
 
 from lib import claims_figure, drawing, figure4
 from lib.files import canonical_json
@@ -29,6 +29,7 @@ def study(tmp_path, monkeypatch):
         "test_images": 10000,
         "report": {"figure_dpi": 60, "accuracy_from": 0.1},
         "recipe": OF_THE_STUDY,
+        "networks": NETWORKS_PLANNED,
         "runs": [run.name for run in runs],
     }
     (tmp_path / "plan/study.json").write_bytes(canonical_json(content))
@@ -225,6 +226,8 @@ def test_no_runs_at_all_is_refused(study, capsys):
     [
         ({"dataset": "synthetic"}, "dataset synthetic"),
         ({"epochs": 4}, "epochs 4"),
+        ({"depth": 110}, "depth 110, the study's runs have 164"),
+        ({"block": "basic"}, "block basic, the study's runs have bottleneck"),
         ({"train_images": 600}, "train_images 600"),
         ({"test_images": 500}, "test_images 500"),
         ({"recipe": OF_THE_STUDY | {"precision": "bfloat16"}}, "precision bfloat16"),
@@ -246,14 +249,6 @@ def test_runs_of_two_data_sets_are_refused_and_both_named(study, capsys):
     write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
     line = refused(capsys)
     assert "resnetb164-baseline-0.json is of the synthetic data set" in line and "of the cifar10 one" in line
-
-
-def test_runs_of_one_name_but_of_two_networks_are_refused(study, capsys):
-    run = run_of("resnet110", "baseline")
-    shallow = dataclasses.replace(run.facts, depth=8)
-    write_metrics(study / f"metrics/{run.name}.json", shallow, run.history)
-    line = refused(capsys)
-    assert "resnet110-baseline-0.json" in line and "8 layers" in line and "`dvc repro -f`" in line
 
 
 def test_an_ordering_of_no_known_layers_is_refused(study, capsys):

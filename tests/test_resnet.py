@@ -12,9 +12,10 @@ import yaml
 from torch import nn
 
 from lib import plan
+from lib.card import depth
 from lib.ic import IC
 from lib.paper import ordering_name, unit_name
-from lib.resnet import BASELINES, BLOCKS, LAYERS, ResNet, depth
+from lib.resnet import BASELINES, BLOCKS, LAYERS, ResNet
 from tools import structure as structures
 
 PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))

@@ -64,18 +64,17 @@ def main() -> None:
     arguments = parser.parse_args()
     with errors_exit("compare"):
         study = read_study(Path("params.yaml"))
-        summary = study.summary()
-        runs = read_so_far("compare", summary, Path("metrics"))
         pairs = pairs_of(arguments.pairs, study)
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
-        finished = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
-        arms = {key: arm for key, arm in finished.items() if key in asked}
+        orderings = [each for each in study.orderings if each in {ordering for _, ordering in asked}]
+        summary = study.model_copy(update={"orderings": orderings}).summary()
+        runs = read_so_far("compare", summary, Path("metrics"))
+        arms = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
         if missing := ["-".join(key) for key in asked if key not in arms]:
             print(f"compare: without a finished run: {some(missing)}")
         if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}")
-        planned = [card.name for card in study.cards() if (card.network, card.ordering) in asked]
-        print(answer(summary | {"runs": planned}, arms, pairs, MEASURES[arguments.measure]))
+        print(answer(summary, arms, pairs, MEASURES[arguments.measure]))
 
 
 def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:

@@ -14,7 +14,6 @@ from lib.checkpoint import KEPT
 from lib.device import circumstances, cores, failures_explained, make_deterministic, pick_device
 from lib.errors import StageError
 from lib.progress import duration
-from lib.resnet import depth
 from lib.words import counted
 from stages import train
 from tools.doctor import BAD, NOTE, OK, Finding
@@ -122,7 +121,7 @@ def estimate(project: Project, left: dict[str, int], step: float, where: str) ->
 def work(card: RunCard, epochs: int, steps: int | None = None) -> int:
     """So many epochs' steps times layers: a step takes about in proportion to depth."""
     steps = -(-card.train_images // card.batch_size) if steps is None else steps
-    return epochs * steps * depth(card.block, card.blocks_per_stage)
+    return epochs * steps * card.depth
 
 
 def seconds_per_step(card: RunCard) -> tuple[float, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from lib.card import RunCard
 from lib.files import read_json
 from lib.metrics import RunMetrics, read_metrics
-from lib.resnet import depth
 from lib.words import counted
 from tools.doctor import BAD, NOTE, OK, Finding
 from tools.doctor_project import DATA, METRICS, PLAN, Kept, Project, attempt, size
@@ -120,6 +119,4 @@ def metrics(project: Project) -> Iterator[Finding]:
 def belongs(run: RunMetrics, project: Project) -> bool:
     """Whether the plan has this run, as deep and trained alike."""
     card = project.cards.get(run.name)
-    return card is not None and (
-        depth(card.block, card.blocks_per_stage) == run.facts.depth and run.facts.as_planned(card)
-    )
+    return card is not None and run.facts.as_planned(card)

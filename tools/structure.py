@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lib.card import depth
 from lib.errors import BadInput, errors_exit
 from lib.ic import IC
 from lib.plan import checked_ordering, read_study
-from lib.resnet import Block, ResNet, depth
+from lib.resnet import Block, ResNet
 
 
 def main() -> None:
