@@ -39,7 +39,8 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
     first = figure.axes[0]
-    first.set_ylim(bottom=accuracy_from)
+    if accuracy_from < first.get_ylim()[1]:  # else all are shown: none is so high
+        first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
     if legend := first.get_legend():
         legend.remove()  # one for all panels, below them

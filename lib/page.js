@@ -87,7 +87,8 @@
     const seen = traces.flatMap(({ x, y }) => y.filter((_, at) => x[at] >= from));
     if (seen.length === 0) return [study.accuracyFrom, 1];
     if (from > 1) return [Math.min(...seen) - 0.005, Math.max(...seen) + 0.005];
-    return [study.accuracyFrom, Math.max(study.accuracyFrom + 0.05, ...seen) + 0.02];
+    const top = Math.max(...seen) + 0.02;
+    return [top > study.accuracyFrom ? study.accuracyFrom : Math.min(...seen) - 0.02, top]; // all, if none is so high
   }
 
   function chosenEpoch() {

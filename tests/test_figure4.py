@@ -66,6 +66,13 @@ def test_what_the_accuracy_is_of_is_named_at_the_axis():
     assert figure4.draw(all_runs(), "title", 0.1).axes[0].get_ylabel() == "test accuracy"
 
 
+@pytest.mark.parametrize(("accuracy", "bottom"), [(0.5, 0.3), (0.31, 0.3), (0.2, None)])
+def test_the_axis_begins_where_asked_unless_no_curve_gets_so_high_and_is_never_upside_down(accuracy, bottom):
+    low, high = figure4.draw([run_of("resnet110", "baseline", accuracy=accuracy)], "title", 0.3).axes[0].get_ylim()
+    assert low < high and high > accuracy
+    assert low == bottom if bottom else low < accuracy / 3  # the lowest of its three epochs
+
+
 @pytest.mark.parametrize("orderings", [["baseline"], ORDERINGS, [*ORDERINGS, *LONG], [*LONG, "relu_conv"]])
 def test_the_legend_fits_the_figure_whatever_the_orderings(orderings):
     figure = figure4.draw([run_of("resnet110", each) for each in orderings], "title", 0.1)
