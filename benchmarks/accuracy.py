@@ -27,11 +27,11 @@ from lib.card import RunCard
 from lib.checkpoint import Snapshot
 from lib.device import circumstances, make_deterministic, pick_device
 from lib.errors import BadInput, errors_exit
+from lib.runs import on_cores
 from lib.stopping import end_with_parent
 from lib.turns import in_turns
 from stages.train import model_of, recipe_of
-from tools import study
-from tools.options import some
+from tools.options import count
 
 NETWORKS = (Network("basic", 1, "conv_relu_ic"), Network("basic", 3, "conv_relu_ic"))  # 8 and 20 layers
 
@@ -40,9 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=some, default=5, help="trainings of each network by each path (default: 5)")
-    parser.add_argument("--images", type=some, default=5000, help="to train on, and to test on (default: 5000)")
-    parser.add_argument("--epochs", type=some, default=6, help="of each training (default: 6)")
+    parser.add_argument("--seeds", type=count, default=5, help="trainings of each network by each path (default: 5)")
+    parser.add_argument("--images", type=count, default=5000, help="to train on, and to test on (default: 5000)")
+    parser.add_argument("--epochs", type=count, default=6, help="of each training (default: 6)")
     options = parser.parse_args()
     if options.images > TEST_IMAGES:
         parser.error(f"--images {options.images}: the test set has {TEST_IMAGES}")
@@ -62,9 +62,7 @@ def continued(start: Trials, path: Path) -> Trials:
         return start
     before = Trials.read(path)
     if before.comparable != start.comparable:
-        raise BadInput(
-            f"{path} is of {before.comparable}, asked for is {start.comparable}: move it away, or ask for that"
-        )
+        raise BadInput(f"{path} is of {before.comparable}, asked for is {start.comparable}: move it away to begin anew")
     return before
 
 
@@ -74,7 +72,8 @@ def compare(record: Trials, seeds: Sequence[int], data: Source) -> None:
     wanted = [(network, path, seed) for seed in seeds for network in NETWORKS for path in PATHS]
     todo = [(network, path, seed) for network, path, seed in wanted if (network.name, path, seed) not in done]
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(study.at_once(), spawn, _get_ready) as pool, _none_left_waiting(pool):
+    at_once = 1 if torch.cuda.is_available() else on_cores()
+    with concurrent.futures.ProcessPoolExecutor(at_once, spawn, _get_ready) as pool, _none_left_waiting(pool):
         running = [pool.submit(trained, *each, data, record.epochs) for each in todo]
         for future in concurrent.futures.as_completed(running):
             trial = future.result()

@@ -22,7 +22,7 @@ class Source:
 
     @property
     def dataset(self) -> str:
-        return synthetic.NAME if (self.folder / cifar10.MANIFEST).exists() else "cifar10"
+        return cifar10.described(self.folder)[0]
 
 
 @contextlib.contextmanager

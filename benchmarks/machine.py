@@ -3,14 +3,16 @@
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 
 import torch
 import torchvision
 
 from benchmarks.record import Circumstances
+from lib.commit import last_commit
 from lib.device import cores
+
+CODE = ("lib", "stages", "tools", "benchmarks/*.py")  # what speed and accuracy may hang on
 
 
 def device_name(device: torch.device) -> str:
@@ -49,15 +51,6 @@ def load() -> float:
 
 
 def _commit() -> str:
-    """The commit's hash and date, "modified" where the code is not the commit's."""
-    try:
-        found = _git("log", "-1", "--format=%h of %cs")
-        return found + " modified" * bool(
-            _git("status", "--porcelain", "--", "lib", "stages", "tools", "benchmarks/*.py")
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    """The last commit that changed the code, and its date; "modified" where the code is not that commit's."""
+    found = last_commit(CODE)
+    return f"{found.sha[:7]} of {found.date}{' modified' * bool(found.changed)}" if found else "unknown"

@@ -57,17 +57,23 @@ def verified_files(folder: Path) -> tuple[str, dict[str, bytes]]:
     What is hashed is what is returned: nothing can change in between.
     Raises BadInput that names the file and the cure.
     """
-    name, expected = "cifar10", OFFICIAL_FILES
-    if (folder / MANIFEST).exists():
-        manifest = read_json(folder / MANIFEST)
-        try:
-            name = str(manifest["dataset"])
-            expected = {file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()}
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            raise BadInput(f"{folder / MANIFEST} is damaged: {_CURE}") from None
-        if name in ("cifar10", VALIDATION) or set(expected) != set(OFFICIAL_FILES):
-            raise BadInput(f"{folder / MANIFEST} does not describe a stand-in data set: {_CURE}")
+    name, expected = described(folder)
     return name, {file: verified_file(folder / FOLDER / file, *expected[file]) for file in expected}
+
+
+def described(folder: Path) -> tuple[str, Mapping[str, tuple[int, str]]]:
+    """The data set's name, and of each of its files the size and SHA-256 it should have. Raises BadInput."""
+    if not (folder / MANIFEST).exists():
+        return "cifar10", OFFICIAL_FILES
+    manifest = read_json(folder / MANIFEST)
+    try:
+        name = str(manifest["dataset"])
+        expected = {file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        raise BadInput(f"{folder / MANIFEST} is damaged: {_CURE}") from None
+    if name in ("cifar10", VALIDATION) or set(expected) != set(OFFICIAL_FILES):
+        raise BadInput(f"{folder / MANIFEST} does not describe a stand-in data set: {_CURE}")
+    return name, expected
 
 
 # DVC takes what is write-protected in its cache for sound, and would bring a damaged copy back from there.

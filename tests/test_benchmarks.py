@@ -18,6 +18,7 @@ from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Res
 from benchmarks.stopwatch import PARTS, Stopwatch
 from benchmarks.worker import Block, Trainer
 from lib import cifar10, synthetic
+from lib.commit import Commit
 from lib.dropout import Dropout
 from lib.errors import BadInput
 from lib.ic import IC
@@ -99,8 +100,24 @@ def test_it_is_said_where_the_images_are_not_real(tmp_path, monkeypatch, capsys)
     assert "data/cifar10 is not there: on the synthetic set" in capsys.readouterr().out
     cifar10.write_stand_in(Path("data/cifar10"), "another", synthetic.generate(0, 2), synthetic.CLASSES)
     with source(quick=False) as images:
-        assert images.folder == Path("data/cifar10")
+        assert (images.folder, images.dataset) == (Path("data/cifar10"), "another")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("commit", "told"),
+    [
+        (None, "unknown"),
+        (Commit("0123456789", "2021-07-03", ()), "0123456 of 2021-07-03"),
+        (Commit("0123456789", "2021-07-03", ("lib/ic.py",)), "0123456 of 2021-07-03 modified"),
+    ],
+)
+def test_a_record_names_the_last_commit_of_the_code_and_whether_it_is_edited_since(commit, told, monkeypatch):
+    """Not the last commit of all: one of a README leaves what was measured comparable."""
+    asked = []
+    monkeypatch.setattr(machine, "last_commit", lambda paths: asked.append(paths) or commit)
+    assert machine.circumstances("cifar10").commit == told
+    assert asked == [("lib", "stages", "tools", "benchmarks/*.py")]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores

@@ -172,10 +172,25 @@ def test_where_it_is_killed_its_trainings_end_with_it(endless_study: subprocess.
 
 def test_runs_are_taken_seed_by_seed_and_within_a_seed_in_the_tables_order(tmp_path: Path) -> None:
     cards = [dataclasses.replace(card, seed=seed) for card in (IC_CARD, CARD) for seed in (0, 1)]
-    started = study.commands([Run(card, Checkpoints(tmp_path, card.name, {})) for card in cards])
+    started, _ = study.commands([Run(card, Checkpoints(tmp_path, card.name, {})) for card in cards])
     assert [card for _, each in started for card in each] == [
         f"plan/{card.name}.json" for card in (cards[0], cards[2], cards[1], cards[3])
     ]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "processes", "at_once"),
+    [(True, "auto", 1, 1), (True, "cuda", 1, 1), (True, "cpu", 2, 7), (False, "auto", 2, 7), (False, "cpu", 2, 7)],
+)
+def test_a_gpus_runs_share_a_process_and_a_cpus_have_one_each_of_as_many_as_it_takes(
+    gpu: bool, device: str, processes: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr(study, "on_cores", lambda: 7)
+    cards = [dataclasses.replace(card, device=device) for card in (CARD, IC_CARD)]
+    started, side_by_side = study.commands([Run(card, Checkpoints(tmp_path, card.name, {})) for card in cards])
+    assert (len(started), side_by_side) == (processes, at_once)
+    assert sum(len(each) for _, each in started) == 2
 
 
 def test_without_a_plan_it_says_what_makes_one(workplace: Path) -> None:

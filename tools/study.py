@@ -94,7 +94,8 @@ def accuracy(run: Run) -> str:
 
 def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
     """Train the runs; the exit status of each that failed, by its name. Raises Stopped once all have come to an end."""
-    waiting, failed = commands(runs), dict[str, int]()
+    waiting, side_by_side = commands(runs)
+    failed: dict[str, int] = {}
     active: dict[str, subprocess.Popen[bytes]] = {}
     environment = os.environ | {"OMP_NUM_THREADS": "1", ENDS_WITH_PARENT: "1"}
     kept = log_file()
@@ -104,7 +105,7 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
     try:
         with log:
             while waiting or active:
-                while waiting and len(active) < at_once():
+                while waiting and len(active) < side_by_side:
                     name, cards = waiting.pop(0)
                     command = [sys.executable, "-m", "stages.train", *cards]
                     active[name] = subprocess.Popen(command, env=environment, stdout=log)
@@ -123,17 +124,15 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
     return failed
 
 
-def commands(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The processes to start: a name and the cards of each. Seed by seed, so that one stopped early can be compared."""
+def commands(runs: Sequence[Run]) -> tuple[list[tuple[str, list[str]]], int]:
+    """The processes to start, a name and the cards of each, and how many at once.
+
+    Seed by seed, so that a study that is stopped early can be compared.
+    """
     cards = {run.card.name: f"plan/{run.card.name}.json" for run in sorted(runs, key=lambda run: run.card.seed)}
-    if torch.cuda.is_available():
-        return [("the runs on the GPU", list(cards.values()))] if cards else []
-    return [(name, [card]) for name, card in cards.items()]
-
-
-def at_once() -> int:
-    """How many processes this machine takes: a GPU one, which has its runs side by side; a CPU one for each core."""
-    return 1 if torch.cuda.is_available() else on_cores()
+    if torch.cuda.is_available() and any(run.card.device != "cpu" for run in runs):
+        return [("the runs on the GPU", list(cards.values()))], 1
+    return [(name, [card]) for name, card in cards.items()], on_cores()
 
 
 if __name__ == "__main__":
