@@ -1,6 +1,7 @@
 """CIFAR-10 from a source, verified: a folder, an archive, an https address, or the synthetic stand-in."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tarfile
@@ -80,22 +81,40 @@ def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails."""
+    """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails.
+
+    What a killed process left of one is swept; a process at work holds its own.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{folder.name}-*"):
+        with contextlib.suppress(OSError), _held(leftover):
+            shutil.rmtree(leftover)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        (scratch / "new").mkdir()
-        yield scratch / "new"
-        if folder.exists():
-            os.rename(folder, scratch / "old")
+    with _held(scratch):
         try:
-            os.rename(scratch / "new", folder)
-        except OSError:
-            if (scratch / "old").exists():
-                os.rename(scratch / "old", folder)
-            raise
+            (scratch / "new").mkdir()
+            yield scratch / "new"
+            if folder.exists():
+                os.rename(folder, scratch / "old")
+            try:
+                os.rename(scratch / "new", folder)
+            except OSError:
+                if (scratch / "old").exists():
+                    os.rename(scratch / "old", folder)
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the kernel frees when the process ends. Raises BlockingIOError if it is held."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _answering_address(address: str) -> str:
@@ -108,7 +127,7 @@ def _answering_address(address: str) -> str:
             response.close()
             response.raise_for_status()
             answer.append(response)
-        except OSError as error:  # requests' own errors are OSErrors, and it lets plain ones through
+        except Exception as error:  # requests lets some of those that it builds on through
             answer.append(error)
 
     if not address.startswith("https://"):
@@ -118,7 +137,7 @@ def _answering_address(address: str) -> str:
     thread.join(SECONDS_TO_ANSWER)
     if not answer:
         raise BadInput(f"{address} does not answer within {SECONDS_TO_ANSWER} s")
-    if isinstance(answer[0], OSError):
+    if isinstance(answer[0], Exception):
         raise BadInput(f"{address} is out of reach ({type(answer[0]).__name__})")
     for response in (*answer[0].history, answer[0]):
         if not response.url.startswith("https://"):

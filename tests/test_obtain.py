@@ -397,6 +397,11 @@ def test_a_certificate_bundle_that_is_not_there_is_named(
         obtain.obtain("cifar10", folder, server.address, cache)
 
 
+def test_an_address_that_can_be_none_is_out_of_reach(folder: Path, cache: Path) -> None:
+    with pytest.raises(BadInput, match="out of reach"):  # at once; a label of a host's name has 63 letters at most
+        obtain.obtain("cifar10", folder, f"https://{'x' * 64}.invalid{PATH}", cache)
+
+
 # Out of reach.
 
 
@@ -720,3 +725,14 @@ def test_an_interruption_leaves_the_old_folder_and_no_scratch_folder(
     with pytest.raises(interruption):
         obtain.obtain("cifar10", folder, str(official), cache)
     assert tree(folder.parent) == before
+
+
+def test_what_a_killed_process_left_is_swept_and_what_another_is_at_work_on_stays(
+    folder: Path, cache: Path, official: Path
+) -> None:
+    for name in ("killed", "at_work"):
+        (folder.parent / f".cifar10-{name}" / "new").mkdir(parents=True)
+    (folder.parent / "cifar10-mine").mkdir()
+    with obtain._held(folder.parent / ".cifar10-at_work"):
+        obtain.obtain("cifar10", folder, str(official), cache)
+    assert {path.name for path in folder.parent.iterdir()} == {"cifar10", "cifar10-mine", ".cifar10-at_work"}

@@ -201,6 +201,22 @@ def test_with_many_gpus_a_study_waits_for_the_driver(capsys, monkeypatch: pytest
     assert (many[0], many[2], many[-1]) == ("64", "27 min", "100.0%")  # 1,600 checkpoints
 
 
+def test_the_seeds_of_an_estimate_are_those_asked_for_not_times_those_of_the_parameters(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = Path(__file__).parents[1].joinpath("params.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fleet_estimate", "--seeds", "3"])
+    monkeypatch.setattr(fleet_estimate, "driver_cost", lambda _: (1, 1.0))
+    (tmp_path / "params.yaml").write_text(params.replace("epochs: 100", "epochs: many"))
+    with pytest.raises(SystemExit) as stopped:
+        fleet_estimate.main()
+    assert stopped.value.code == 2 and "fleet_estimate: params.yaml" in capsys.readouterr().err
+    (tmp_path / "params.yaml").write_text(params.replace("\n- 0\n", "\n- 0\n- 1\n"))
+    fleet_estimate.main()
+    assert capsys.readouterr().out.startswith("48 runs, 4,800 epochs.")
+
+
 def test_tasks_fill_gpus_as_they_become_free() -> None:
     assert fleet_estimate.makespan([3.0, 2.0, 2.0], 2) == 4.0  # 3 beside 2 + 2
     assert fleet_estimate.makespan([3.0, 2.0, 2.0], 1) == 7.0

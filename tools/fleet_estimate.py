@@ -20,13 +20,14 @@ from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.cifar10 import OFFICIAL_FILES
 from lib.device import Circumstances
+from lib.errors import errors_exit
 from lib.fleet_plan import Member, jobs_for
 from lib.fleet_worker import Came
 from lib.metrics import EpochRecord
 from lib.plan import read_study
 from lib.progress import duration
 from stages.train import model_of, recipe_of
-from tools.options import above_zero, some
+from tools.options import above_zero, count
 
 DATA_BYTES = sum(size for size, _ in OFFICIAL_FILES.values())
 GPUS_ON_A_NODE = 8
@@ -36,13 +37,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.fleet_estimate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=some, default=10, help="of each run of params.yaml (default: 10)")
-    parser.add_argument("--gpus", type=some, nargs="+", default=[1, 8, 64], help="how many (default: 1 8 64)")
+    parser.add_argument("--seeds", type=count, default=10, help="of each run of params.yaml (default: 10)")
+    parser.add_argument("--gpus", type=count, nargs="+", default=[1, 8, 64], help="how many (default: 1 8 64)")
     parser.add_argument(
         "--epoch-seconds", type=above_zero, default=2.2, help="of a GPU, for a 110-layer run's epoch (default: 2.2)"
     )
     options = parser.parse_args()
-    cards = read_study(Path("params.yaml")).cards()
+    with errors_exit("fleet_estimate"):
+        cards = read_study(Path("params.yaml")).model_copy(update={"seeds": [0]}).cards()
     members = [
         _member(dataclasses.replace(card, seed=seed, device="auto")) for card in cards for seed in range(options.seeds)
     ]
@@ -52,7 +54,7 @@ def main() -> None:
     home = sum(card.epochs * size for card, size in zip(cards, sizes, strict=True)) * options.seeds
     cost = sum(costs) / len(costs)
     print(f"{len(members)} runs, {checkpoints:,} epochs. Checkpoints: {min(sizes):,} to {max(sizes):,} bytes;")
-    print(f"one takes the driver {cost * 1e3:.0f} ms here (verify, write, sync; mean of the {len(cards)} networks)\n")
+    print(f"one takes the driver {cost * 1e3:.0f} ms here (verify, write, sync; mean of {len(cards)} runs)\n")
     print("| GPUs | tasks | time | checkpoints home | data to nodes | driver: MB/s | checkpoints/s | busy |")
     print("|-----:|------:|-----:|-----------------:|--------------:|-------------:|--------------:|-----:|")
     for gpus in options.gpus:
