@@ -1,12 +1,12 @@
 """CIFAR-10 from a source, verified: a folder, an archive, an https address, or the synthetic stand-in."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lib.files import failures_named, write_whole
 OFFICIAL_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 SECONDS_TO_ANSWER = 5
+SECONDS_TO_OBTAIN = 86_400  # at the very most
 MOST_BYTES = 40_000_000  # no file of CIFAR-10 is larger; an archive that claims more is not read on
 SYNTHETIC_SEED = 0
 # The data sets that are made here, by name: the six files' images and labels, and the classes.
@@ -81,40 +82,25 @@ def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails.
-
-    What a killed process left of one is swept; a process at work holds its own.
-    """
+    """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{folder.name}-*"):
-        with contextlib.suppress(OSError), _held(leftover):
-            shutil.rmtree(leftover)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    with _held(scratch):
-        try:
-            (scratch / "new").mkdir()
-            yield scratch / "new"
-            if folder.exists():
-                os.rename(folder, scratch / "old")
-            try:
-                os.rename(scratch / "new", folder)
-            except OSError:
-                if (scratch / "old").exists():
-                    os.rename(scratch / "old", folder)
-                raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which the kernel frees when the process ends. Raises BlockingIOError if it is held."""
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        (scratch / "new").mkdir()
+        yield scratch / "new"
+        if folder.exists():
+            os.rename(folder, scratch / "old")
+        try:
+            os.rename(scratch / "new", folder)
+        except OSError:
+            if (scratch / "old").exists():
+                os.rename(scratch / "old", folder)
+            raise
+        for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+            if time.time() - leftover.stat().st_mtime > SECONDS_TO_OBTAIN:
+                shutil.rmtree(leftover, ignore_errors=True)
     finally:
-        os.close(descriptor)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _answering_address(address: str) -> str:

@@ -87,8 +87,9 @@
     const seen = traces.flatMap(({ x, y }) => y.filter((_, at) => x[at] >= from));
     if (seen.length === 0) return [study.accuracyFrom, 1];
     if (from > 1) return [Math.min(...seen) - 0.005, Math.max(...seen) + 0.005];
-    const top = Math.max(...seen) + 0.02;
-    return [top > study.accuracyFrom ? study.accuracyFrom : Math.min(...seen) - 0.02, top]; // all, if none is so high
+    const [low, high] = [Math.min(...seen), Math.max(...seen)];
+    const asked = high >= study.accuracyFrom + 0.05; // else the curves are shown whole, as in the figure
+    return [asked ? study.accuracyFrom : low - 0.02, high + 0.02];
   }
 
   function chosenEpoch() {

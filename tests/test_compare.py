@@ -61,7 +61,15 @@ def test_by_a_measure_of_the_claims_the_difference_is_that_of_the_claims(compare
     (line,) = lines_of(out)
     assert line[4:7] == cells.comparison(row, 4)[:3] and line[6] == "3/3"
     assert float(line[7]) == pytest.approx(4 * row.p, abs=5e-5)
-    assert tool.MEASURES[name].words in out and "last epoch" not in out
+    assert tool.CRITERIA[name].words in out and "last epoch" not in out
+
+
+@pytest.mark.parametrize("measure", ["area", "change"])
+def test_a_single_epoch_has_no_curve_to_compare(compared, capsys, measure):
+    with pytest.raises(SystemExit) as ending:
+        compared([*IC, *BASELINE], "ic_conv_relu:baseline", "--measure", measure, epochs=1)
+    assert ending.value.code == 2
+    assert f"--measure {measure}: one epoch draws no curve" in capsys.readouterr().err
 
 
 def test_the_other_way_round_the_difference_has_the_other_sign(compared):

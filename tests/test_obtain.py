@@ -727,12 +727,16 @@ def test_an_interruption_leaves_the_old_folder_and_no_scratch_folder(
     assert tree(folder.parent) == before
 
 
-def test_what_a_killed_process_left_is_swept_and_what_another_is_at_work_on_stays(
-    folder: Path, cache: Path, official: Path
+def test_what_a_killed_process_left_is_swept_once_there_is_a_sound_folder(
+    folder: Path, cache: Path, official: Path, tmp_path: Path
 ) -> None:
-    for name in ("killed", "at_work"):
-        (folder.parent / f".cifar10-{name}" / "new").mkdir(parents=True)
-    (folder.parent / "cifar10-mine").mkdir()
-    with obtain._held(folder.parent / ".cifar10-at_work"):
-        obtain.obtain("cifar10", folder, str(official), cache)
+    for name in (".cifar10-killed", ".cifar10-at_work", "cifar10-mine"):
+        (folder.parent / name / "new").mkdir(parents=True)
+        if "at_work" not in name:
+            os.utime(folder.parent / name, (0, 0))
+    before = tree(folder.parent)
+    with pytest.raises(BadInput):
+        obtain.obtain("cifar10", folder, str(tmp_path / "nowhere"), cache)
+    assert tree(folder.parent) == before  # the only copy of the data may be in it
+    obtain.obtain("cifar10", folder, str(official), cache)
     assert {path.name for path in folder.parent.iterdir()} == {"cifar10", "cifar10-mine", ".cifar10-at_work"}

@@ -2,7 +2,7 @@
 
 `ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy or a measure of the claims, in
 every network of the study (params.yaml). The interval and the test are Table 1's. Holm's correction is for all
-comparisons that are asked for: ask at once for those that were fixed before the runs.
+comparisons that are asked for in one call: ask at once for those that were fixed before the runs, by one measure.
 """
 
 import argparse
@@ -35,7 +35,7 @@ HOW_TO_READ = (
 ArmKey = tuple[str, str]  # network, ordering
 
 
-class Measure(NamedTuple):
+class Criterion(NamedTuple):
     """A number of a run that orderings are compared by."""
 
     words: str
@@ -43,10 +43,10 @@ class Measure(NamedTuple):
     higher_is_better: bool
 
 
-MEASURES = {
-    "accuracy": Measure("the last epoch's accuracy", accuracy, True),
-    "area": Measure("the area under the curve of accuracy", claims.AREA, True),
-    "change": Measure("accuracy's late change from an epoch to the next (less is better)", claims.LATE_CHANGE, False),
+CRITERIA = {
+    "accuracy": Criterion("the last epoch's accuracy", accuracy, True),
+    "area": Criterion("the area under the curve of accuracy", claims.AREA, True),
+    "change": Criterion("accuracy's late change from an epoch to the next (less is better)", claims.LATE_CHANGE, False),
 }
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("pairs", nargs="+", metavar="ORDERING:OTHER", help="the first minus the second")
     parser.add_argument(
         "--measure",
-        choices=MEASURES,
+        choices=CRITERIA,
         default="accuracy",
         help="the last epoch's accuracy; area under the curve (faster?); late change from epoch to epoch (steadier?)",
     )
@@ -65,6 +65,8 @@ def main() -> None:
     with errors_exit("compare"):
         study = read_study(Path("params.yaml"))
         pairs = pairs_of(arguments.pairs, study)
+        if study.epochs < 2 and arguments.measure != "accuracy":
+            raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: epochs in params.yaml is 1")
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
         orderings = [each for each in study.orderings if each in {ordering for _, ordering in asked}]
         summary = study.model_copy(update={"orderings": orderings}).summary()
@@ -74,7 +76,7 @@ def main() -> None:
             print(f"compare: without a finished run: {some(missing)}")
         if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}")
-        print(answer(summary, arms, pairs, MEASURES[arguments.measure]))
+        print(answer(summary, arms, pairs, CRITERIA[arguments.measure]))
 
 
 def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:
@@ -98,12 +100,12 @@ def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:
 
 
 def answer(
-    study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]], measure: Measure
+    study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]], criterion: Criterion
 ) -> str:
     """What was run, a table of the comparisons that have runs, and how to read it; the study is of `pairs` alone."""
     there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
     compared = [
-        compare(one.measured(measure.of_run), other.measured(measure.of_run), measure.higher_is_better)
+        compare(one.measured(criterion.of_run), other.measured(criterion.of_run), criterion.higher_is_better)
         for one, other in there
     ]
     results = [each for each in corrected(compared, len(pairs)) if each is not None]
@@ -115,7 +117,7 @@ def answer(
     runs = [run for arm in arms.values() for run in arm.runs.values()]
     return (
         f"{circumstances.in_a_line(study, runs)}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
-        f"{HOW_TO_READ.format(measure=measure.words, comparisons=counted(len(pairs), 'comparison'))}"
+        f"{HOW_TO_READ.format(measure=criterion.words, comparisons=counted(len(pairs), 'comparison'))}"
     )
 
 
