@@ -323,3 +323,15 @@ def test_without_scripts_the_tables_are_there_and_a_note_for_the_figure(chromium
         expect(tab.get_by_text("figure4.svg")).to_be_visible()
         expect(tab.get_by_role("checkbox")).to_have_count(0)
         expect(tab.get_by_role("button")).to_have_count(0)
+
+
+@pytest.mark.parametrize("accuracy_from", [0.3, 0.9, 0.999])
+def test_no_curve_is_hidden_below_an_axis_that_none_rises_well_above(
+    accuracy_from: float, chromium: Browser, tmp_path: Path
+) -> None:
+    """These rise to some 0.7; the paper's values are marks, not curves."""
+    page = page_of(runs_of(networks=1), report={"accuracy_from": accuracy_from})
+    with visit(chromium, tmp_path, to_html(page)) as tab:
+        low, high = tab.evaluate("document.querySelector('.plot').layout.yaxis.range")
+    assert low < high and high > 0.7
+    assert low == accuracy_from if accuracy_from == 0.3 else low < 0.6
