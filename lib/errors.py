@@ -1,6 +1,8 @@
 """How a stage ends when it cannot go on: one clear line, an exit status that says what to do, nothing half-written."""
 
 import contextlib
+import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -47,9 +49,16 @@ def printable(text: str, kept: str = "") -> str:
 
 @contextlib.contextmanager
 def errors_exit(stage: str) -> Iterator[None]:
-    """End the process with one line on standard error and the error's status where the body raises a StageError."""
+    """End the process with one line on standard error and the error's status where the body raises a StageError.
+
+    And without a word where nobody reads its output any more, as in `... | head`.
+    """
     try:
         yield
+        sys.stdout.flush()
     except StageError as error:
         print(f"{stage}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it as it ends
+        sys.exit(128 + signal.SIGPIPE)

@@ -1,0 +1,35 @@
+"""lib/errors.py: how a process ends when it cannot go on."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lib.errors import BadInput, Stopped, TryAgain, errors_exit, status_of
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(BadInput("bad"), 2), (TryAgain("busy"), 75), (Stopped("stopped", 15), 143)]
+)
+def test_an_error_ends_the_process_in_one_line_with_its_status(error, status, capsys):
+    with pytest.raises(SystemExit) as ending, errors_exit("stage"):
+        raise error
+    assert (ending.value.code, capsys.readouterr().err) == (status, f"stage: {error}\n")
+
+
+def test_what_an_error_quotes_cannot_break_its_line_or_speak_to_the_terminal():
+    assert str(BadInput("a\nb\x1b[2J")) == "a\\nb\\x1b[2J"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["written as it ends", "written meanwhile"])
+def test_where_nobody_reads_the_output_any_more_it_ends_without_a_word(lines):
+    code = f"from lib.errors import errors_exit\nwith errors_exit('x'):\n  for _ in range({lines}): print('line')"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(("failures", "status"), [([75], 75), ([75, 2], 2), ([1, 75], 1), ([2, 2], 2)])
+def test_of_several_failures_that_to_be_mended_first_decides(failures, status):
+    assert status_of(failures) == status
