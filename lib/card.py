@@ -22,6 +22,7 @@ RECIPE = (  # of a card's fields those that say how its run is trained
 )
 VALIDATION = "cifar10_validation"  # a data set: CIFAR-10, of whose training images the last 10,000 are held out
 WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # of a block (the 2021 study, Sec. 2)
+BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # the orderings of Fig. 2a, and what normalises in their units
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
 
 

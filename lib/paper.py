@@ -4,7 +4,7 @@ A. Choudhury, H. Ved, A. Vantipuli: Combining Batch Normalization and Dropout in
 July 3, 2021. It replicates G. Chen et al., 2019, arXiv:1905.05928.
 """
 
-from lib.card import VALIDATION, WEIGHT_LAYERS
+from lib.card import BASELINES, VALIDATION, WEIGHT_LAYERS
 
 # Table 1: test accuracy on CIFAR-10 at the end of training, by (block, depth) and ordering. One run each.
 TABLE_1: dict[tuple[str, int], dict[str, float]] = {
@@ -36,7 +36,7 @@ def ordering_name(ordering: str) -> str:
 def unit_name(block: str, ordering: str) -> str:
     """A residual unit's layers as Table 1 names them: 2x{ReLU-IC-Conv2D}, or Baseline."""
     name = ordering_name(ordering)
-    return name if ordering.startswith("baseline") else f"{WEIGHT_LAYERS[block]}x{{{name}}}"
+    return name if ordering in BASELINES else f"{WEIGHT_LAYERS[block]}x{{{name}}}"
 
 
 def data_name(dataset: str) -> str:

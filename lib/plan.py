@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lib.card import NAME, VALIDATION, RunCard
+from lib.card import BASELINES, NAME, VALIDATION, RunCard, depth
 from lib.errors import BadInput
 from lib.strict_yaml import read_mapping
 from lib.words import nearest
 
 # Of which an ordering's name is made, and whether it takes dropout_p.
 LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
-BASELINES = ("baseline", "baseline_ic")  # orderings too, of which neither is its unit's layers
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
 TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of them for VALIDATION
 DIGITS_TO_WRITE = 20  # of a number that is proposed
@@ -121,7 +120,10 @@ class Study(Strict):
         """What download and report need to know (plan/study.json)."""
         return {
             "runs": [card.name for card in self.cards()],
-            "networks": {card.network: {"block": card.block, "depth": card.depth} for card in self.cards()},
+            "networks": {
+                name: {"block": each.block, "depth": depth(each.block, each.blocks_per_stage)}
+                for name, each in self.networks.items()
+            },
             **self.model_dump(include={"preset", "dataset", "train_images", "test_images", "epochs", "report"}),
             "recipe": self._recipe(),
         }

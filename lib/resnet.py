@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lib import fusion
+from lib.card import BASELINES
 from lib.dropout import Dropout
 from lib.ic import IC
 
@@ -29,10 +30,6 @@ LAYERS: dict[str, Callable[[int, float], nn.Module]] = {
     "ic": IC,
     "dropout": lambda channels, p: Dropout(p),
 }
-
-
-# The orderings that are the classical block (Fig. 2a), and what normalises in its units.
-BASELINES = {"baseline": "bn", "baseline_ic": "ic"}
 
 
 @dataclasses.dataclass(frozen=True)

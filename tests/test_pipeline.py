@@ -73,7 +73,7 @@ ARROWS = {
     "synthetic": {"cifar10"},
     "fused": {"fused_kernels"},
     "fusion": {"convolved", "fused", "ic"},
-    "resnet": {"dropout", "fusion", "ic"},
+    "resnet": {"card", "dropout", "fusion", "ic"},
     "ic": {"dropout"},
     "training": {"checkpoint", "lowered", "metrics", "recorded"},
     "metrics": {"card"},
