@@ -4,9 +4,11 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks import trials
 from benchmarks.record import FOLDER, Race, Record, Result, Spread
-from lib import cells
+from lib import cells, markdown
 from lib.errors import BadInput, errors_exit
 from lib.files import write_whole
 from lib.words import counted
@@ -103,7 +105,7 @@ def speeds(races: Sequence[Race]) -> str:
         rows.append([race.network, race.ordering, *rates, *ratios, f"{last.roofline_share:.0%}" if last else "–"])
     header = ["network", "ordering", *(f"{name}, {ways[name]}" for name in contenders)]
     against = [f"{compared} / {name}" for name in references]
-    return table([*header, *against, f"{compared}: of roofline"], rows)
+    return table([*header, *against, f"{compared}: of roofline"], rows, names=2)
 
 
 def names(all_of: Iterable[str]) -> list[str]:
@@ -131,6 +133,7 @@ def times(races: Sequence[Race]) -> str:
     return table(
         ["network", "ordering", "who", *(f"{part}, ms" for part in parts), "data", "epoch", "evaluation", "memory"],
         rows,
+        names=3,
     )
 
 
@@ -147,7 +150,7 @@ def curve(races: Sequence[Race]) -> str:
         for race in races
         for result in race.results
     ]
-    return table(["network", "runs side by side", "an epoch of all", "per run", "memory"], rows)
+    return table(["network", "runs side by side", "an epoch of all", "per run", "memory"], rows, names=1)
 
 
 def learned(record: trials.Trials) -> str:
@@ -166,7 +169,7 @@ def learned(record: trials.Trials) -> str:
     where = f"{counted(record.epochs, 'epoch')} of {record.images:,} images on {record.device}{conditions([record])}"
     head = ["network", "path", "seeds", "test accuracy", "difference", "95 % interval"]
     head += ["difference in training loss", "95 % interval"]
-    return f"\nDo the quick paths learn as well? The last of {where}; paired by seed.\n\n{table(head, rows)}\n"
+    return f"\nDo the quick paths learn as well? The last of {where}; paired by seed.\n\n{table(head, rows, names=2)}\n"
 
 
 def way(result: Result) -> str:
@@ -183,9 +186,8 @@ def digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
+    return markdown.table(pd.DataFrame(rows, columns=list(header)), names=names).rstrip("\n")
 
 
 if __name__ == "__main__":

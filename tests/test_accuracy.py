@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -100,9 +101,9 @@ def test_only_seeds_that_every_path_has_count():
 
 def test_the_table_shows_differences_with_signs_and_intervals():
     record = record_of(*(each for path in PATHS for each in trials_of(path, [0.5, 0.6, 0.61 if path == OURS else 0.6])))
-    text = table.learned(record)
-    assert "| resnet8 | nn.Dropout, float32 | 3 | 0.5667 ± 0.0577 |  |  |  |  |" in text
-    assert "| resnet8 | ours, bfloat16 | 3 | 0.5700 ± 0.0608 | +0.0033 | [-0.0110, +0.0177] | +0.0000 |  |" in text
+    text = re.sub(" +", " ", table.learned(record))  # without padding
+    assert "| resnet8 | nn.Dropout, float32 | 3 | 0.5667 ± 0.0577 | – | – | – | – |" in text
+    assert "| resnet8 | ours, bfloat16 | 3 | 0.5700 ± 0.0608 | +0.0033 | [-0.0110, +0.0177] | +0.0000 | – |" in text
     assert "1 epoch of 1,000 images on CPU, 2 cores" in text
 
 
