@@ -13,10 +13,9 @@ from lib import drawing
 from lib.arms import arms_of
 from lib.look import looks
 from lib.metrics import RunMetrics
-from lib.panels import Panel, comparable, orderings_of, panels_of
+from lib.panels import LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
 
-LEAST_HEIGHT = 0.05  # of accuracy, that curves rise above the lower end asked for
 LINE_OF_LEGEND = 0.65  # inches that an entry takes beside its name, at most
 LETTERS_OF_LEGEND = 12  # of a name, to an inch, at least
 
@@ -40,7 +39,7 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
     first = figure.axes[0]
-    if max(each.dataLim.y1 for each in axes) >= accuracy_from + LEAST_HEIGHT:  # else all curves are shown whole
+    if max(each.dataLim.y1 for each in axes) >= accuracy_from + LEAST_HEIGHT:
         first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
     if legend := first.get_legend():

@@ -88,7 +88,7 @@
     if (seen.length === 0) return [study.accuracyFrom, 1];
     if (from > 1) return [Math.min(...seen) - 0.005, Math.max(...seen) + 0.005];
     const [low, high] = [Math.min(...seen), Math.max(...seen)];
-    const asked = high >= study.accuracyFrom + 0.05; // else the curves are shown whole, as in the figure
+    const asked = high >= study.accuracyFrom + study.leastHeight;
     return [asked ? study.accuracyFrom : low - 0.02, high + 0.02];
   }
 

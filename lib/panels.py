@@ -8,6 +8,8 @@ from lib.arms import arms_of
 from lib.metrics import RunMetrics
 from lib.paper import data_name, model_name
 
+LEAST_HEIGHT = 0.05  # of accuracy, that curves must rise above the axis's lower end; else they are shown whole
+
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
