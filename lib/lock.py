@@ -16,30 +16,32 @@ def take(folder: Path, run: str) -> int:
     The kernel frees it when the process ends, however it ends.
     Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
     """
-    path, lock = folder / ".lock", -1
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            _flock(lock)
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(path).st_ino == os.fstat(lock).st_ino:  # else it was deleted, and somebody may make it anew
-                    break
-            os.close(lock)
-            lock = -1
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        while (lock := _opened_and_locked(folder / ".lock")) is None:
+            pass
         return lock
     except BlockingIOError:
-        os.close(lock)
         other = holder(folder) or "another process"  # which may have ended in between
         raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
     except OSError as error:
-        if lock >= 0:
-            os.close(lock)
         raise BadInput(
             f"{folder} cannot be held ({error.strerror}): make room, or give rights or another disk"
         ) from None
+
+
+def _opened_and_locked(path: Path) -> int | None:
+    """The lock file, held and saying by whom; None if it was deleted meanwhile: somebody may make it anew."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.ExitStack() as unless_held, contextlib.suppress(FileNotFoundError):
+        unless_held.callback(os.close, lock)
+        _flock(lock)
+        if os.stat(path).st_ino == os.fstat(lock).st_ino:
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            unless_held.pop_all()
+            return lock
+    return None
 
 
 def _flock(lock: int) -> None:
