@@ -84,7 +84,7 @@ def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetri
     there = _there(study, folder)
     otherwise = [run.name for run in there.values() if unlike(run, study)]
     if otherwise:
-        print(f"{tool}: left out, since they were trained otherwise than params.yaml says: {some(otherwise)}")
+        print(f"{tool}: left out, since they were trained otherwise than the study says: {some(otherwise)}")
     return _of_one_data_set({path: run for path, run in there.items() if run.name not in otherwise})
 
 

@@ -172,6 +172,14 @@ def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     assert "params.yaml is not there" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_kept_study_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline", "--study", str(tmp_path)])
+    with pytest.raises(SystemExit) as ending:
+        tool.main()
+    assert ending.value.code == 2
+    assert f"{tmp_path} has no study.json: name a folder" in capsys.readouterr().err
+
+
 def test_seeds_that_one_lacks_are_named_and_left_out(compared):
     out = compared([*IC[:2], *BASELINE], "ic_conv_relu:baseline")
     assert "resnet110-ic_conv_relu lacks 2" in out

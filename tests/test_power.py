@@ -151,7 +151,7 @@ def test_runs_that_were_trained_otherwise_than_the_plan_says_are_left_out_and_na
         for run in runs
     ]
     left_out, assumed, *_ = project(others).splitlines()
-    assert left_out.startswith("power: left out, since they were trained otherwise than params.yaml says: resnet110")
+    assert left_out.startswith("power: left out, since they were trained otherwise than the study says: resnet110")
     assert assumed.startswith("ASSUMED, NOT MEASURED")
     assert "Measured in 1 comparison over 2 seeds" in project([others[0], *runs[1:]])
 

@@ -1,8 +1,9 @@
 """One ordering compared with another, over the seeds that both have finished; Table 1 has the baseline's alone.
 
 `ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy or a measure of the claims, in
-every network of the study (params.yaml). The interval and the test are Table 1's. Holm's correction is for all
-comparisons that are asked for in one call: ask at once for those that were fixed before the runs, by one measure.
+every network of the study: that of params.yaml, or one that was kept. The interval and the test are Table 1's. Holm's
+correction is for all comparisons that are asked for in one call: ask at once for those that were fixed before the runs,
+by one measure.
 """
 
 import argparse
@@ -12,14 +13,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lib import cells, circumstances, claims, markdown
+from lib import cells, circumstances, claims, markdown, plan
 from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
 from lib.metrics import RunMetrics
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
-from lib.plan import Study, read_study
-from lib.results import read_so_far
+from lib.results import read_so_far, read_study
 from lib.table1 import DECIMALS, accuracy
 from lib.words import counted, nearest, some
 
@@ -61,42 +61,57 @@ def main() -> None:
         default="accuracy",
         help="the last epoch's accuracy; area under the curve (faster?); late change from epoch to epoch (steadier?)",
     )
+    parser.add_argument(
+        "--study",
+        type=Path,
+        metavar="FOLDER",
+        help="one that was kept, with its plan/study.json as study.json and its metrics/ (default: this project's)",
+    )
     arguments = parser.parse_args()
     with errors_exit("compare"):
-        study = read_study(Path("params.yaml"))
+        study, metrics = study_of(arguments.study)
         pairs = pairs_of(arguments.pairs, study)
-        if study.epochs < 2 and arguments.measure != "accuracy":
-            raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: epochs in params.yaml is 1")
+        if study["epochs"] < 2 and arguments.measure != "accuracy":
+            raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train more of them")
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
-        orderings = [each for each in study.orderings if each in {ordering for _, ordering in asked}]
-        summary = study.model_copy(update={"orderings": orderings}).summary()
-        runs = read_so_far("compare", summary, Path("metrics"))
+        study["runs"] = [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]
+        runs = read_so_far("compare", study, metrics)
         arms = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
         if missing := ["-".join(key) for key in asked if key not in arms]:
             print(f"compare: without a finished run: {some(missing)}")
         if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}")
-        print(answer(summary, arms, pairs, CRITERIA[arguments.measure]))
+        print(answer(study, arms, pairs, CRITERIA[arguments.measure]))
 
 
-def pairs_of(texts: Sequence[str], study: Study) -> list[tuple[ArmKey, ArmKey]]:
+def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
+    """What plan says of the study, and where its metrics are: a kept one's, or this project's. Raises BadInput."""
+    if folder is None:
+        return plan.read_study(Path("params.yaml")).summary(), Path("metrics")
+    if not (folder / "study.json").exists():
+        raise BadInput(f"{folder} has no study.json: name a folder with a plan's study.json and its runs' metrics/")
+    return read_study(folder / "study.json"), folder / "metrics"
+
+
+def pairs_of(texts: Sequence[str], study: dict[str, Any]) -> list[tuple[ArmKey, ArmKey]]:
     """The arms to compare, network by network; a question that is asked twice, either way round, counts once.
 
     Raises BadInput for what is no pair of the study's orderings.
     """
+    orderings = list(dict.fromkeys(run.split("-")[1] for run in study["runs"]))
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for text in texts:
         one, _, other = text.partition(":")
         if text.count(":") != 1 or one == other:
             raise BadInput(f"{text}: write two orderings with a colon between, as ic_conv_relu:baseline")
         for ordering in (one, other):
-            if ordering not in study.orderings:
+            if ordering not in orderings:
                 raise BadInput(
-                    f"{text}: the study has no {ordering!r}{nearest(ordering, study.orderings)}; it has "
-                    f"{', '.join(study.orderings)}: add it to orderings in params.yaml and train it by `dvc repro`"
+                    f"{text}: the study has no {ordering!r}{nearest(ordering, orderings)}; it has "
+                    f"{', '.join(orderings)}: add it to orderings in params.yaml and train it by `dvc repro`"
                 )
         pairs.setdefault(frozenset((one, other)), (one, other))
-    return [((network, one), (network, other)) for network in study.networks for one, other in pairs.values()]
+    return [((network, one), (network, other)) for network in study["networks"] for one, other in pairs.values()]
 
 
 def answer(
@@ -115,8 +130,10 @@ def answer(
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
     table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])
     runs = [run for arm in arms.values() for run in arm.runs.values()]
+    recipe = {key: value for run in runs for key, value in run.facts.recipe.items()}  # other orderings' may have more
+    caption = circumstances.in_a_line(study | {"recipe": recipe}, runs)
     return (
-        f"{circumstances.in_a_line(study, runs)}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
+        f"{caption}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
         f"{HOW_TO_READ.format(measure=criterion.words, comparisons=counted(len(pairs), 'comparison'))}"
     )
 
