@@ -20,6 +20,7 @@ from lib.errors import StageError
 
 BYTES = {"float32": 4, "bfloat16": 2}  # of a number
 LEAST_REPEATS = 3  # however long they take
+LEAST_SECONDS = 1.0  # of a block, if a race may take as long: a shorter one would measure how blocks begin
 STEPS_PER_EPOCH = -(-TRAIN_IMAGES // BATCH_SIZE)
 
 
@@ -38,9 +39,12 @@ class Entrant:
         self.threads: int = self.team.ask("threads")[0]
 
     def warm_up(self) -> None:
-        """Take the first steps, and the time of the one after them."""
-        first = self.team.ask("train", 2, True)
-        self.epoch_start = max(block.parts["data"][0] for block in first)
+        """Take the first steps, and the time of the one after them.
+
+        A step that is being recorded may not wait for the device, as a watched one does.
+        """
+        first = self.team.ask("train", 2, not self.contender.recorded)
+        self.epoch_start = max((block.parts["data"][0] for block in first if block.parts), default=0.0)
         self.step_seconds = max(block.seconds for block in self.team.ask("train", 1, False))
 
     def block(self, watched: bool) -> None:
@@ -82,7 +86,8 @@ def run(
     with contextlib.ExitStack() as stack:
         entrants = [Entrant(Team(contender, network, source, device, stack)) for contender in contenders]
         entrants = able(able(entrants, Entrant.get_ready), Entrant.warm_up)
-        block_seconds = (end - time.monotonic()) / (repeats + 1) / len(entrants)  # one more for evaluation
+        left = end - time.monotonic()  # of what starting the processes, and compiling on a GPU, has taken of it
+        block_seconds = max(left / (repeats + 1) / len(entrants), min(LEAST_SECONDS, seconds))  # one for evaluation
         for entrant in entrants:
             entrant.steps = max(1, round(block_seconds / entrant.step_seconds))
         on_cpu = device.type == "cpu"

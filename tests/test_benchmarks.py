@@ -206,6 +206,39 @@ def test_rates_of_processes_add_up_and_ratios_are_taken_block_by_block():
     assert race.ratios([10.0, 30.0], [5.0, 10.0]) == [2.0, 3.0]
 
 
+class Asked:
+    """A team that notes what it is asked for, and answers as one process that looks into steps where it is told to."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender, self.asked = contender, []
+
+    def ask(self, method: str, *arguments) -> list[Block]:
+        self.asked.append((method, *arguments))
+        watched = arguments[-1] is True
+        return [Block(64, 0.5, {part: [0.25] for part in PARTS} if watched else {})]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_step_that_is_being_recorded_is_not_looked_into(recorded):
+    """Who looks waits for the device, which ends a recording."""
+    entrant = race.Entrant(Asked(Contender("ours", "engine", "bfloat16", recorded=recorded)))
+    entrant.warm_up()
+    assert entrant.team.asked == [("train", 2, not recorded), ("train", 1, False)]
+    assert (entrant.epoch_start, entrant.step_seconds) == (0.0 if recorded else 0.25, 0.5)
+
+
+def test_when_the_time_is_over_races_are_left_out_and_what_was_held_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    monkeypatch.setattr(command, "elsewhere", lambda do: RECORD.ceilings)
+    monkeypatch.setattr(machine, "device_name", lambda device: "a device")
+    monkeypatch.setattr(race, "run", lambda network, *_, **__: dataclasses.replace(HELD, ordering=network.ordering))
+    monkeypatch.setattr(synthetic, "IMAGES_PER_FILE", 2)
+    monkeypatch.chdir(tmp_path)
+    command.measure(command.study(["resnet110"], CPU), CPU, minutes=0, quick=False)
+    assert [each.ordering for each in Record.read(tmp_path / "a-device.json").races] == ["conv_relu_ic"]
+    assert "benchmarks: the time is over, 5 races not held" in capsys.readouterr().err
+
+
 def test_parts_of_a_step_are_medians_and_what_is_left_is_other():
     parts = {"data": [1.0, 1.0], "forward": [2.0, 2.0], "backward": [3.0, 5.0], "optimizer": [0.5, 0.5]}
     found = race.parts_of_a_step([Block(128, 17.0, parts)])
