@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from lib.errors import StageError, Stopped, status_of
+from lib.errors import DeviceLost, StageError, Stopped, status_of
 
 AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
 
@@ -35,7 +35,10 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
                 raise
             except StageError as error:
                 del active[name]
-                failed[name] = error
+                failed[name] = error.with_traceback(None)
+                error.__context__ = error.__cause__ = None  # with its frames goes the memory that the run has taken
+                if len(runs) > 1:
+                    print(f"train: {name}: {error}", file=sys.stderr, flush=True)
         if starts:
             largest = max(largest, free - free_bytes())
     _raise_failures(failed, len(runs))
@@ -44,8 +47,6 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
 def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
     if len(failed) == of == 1:
         raise next(iter(failed.values()))
-    for name, error in failed.items():
-        print(f"train: {name}: {error}", file=sys.stderr, flush=True)
     if failed:
         summary = StageError(f"{len(failed)} of {of} runs failed, the others are done: {', '.join(failed)}")
         summary.status = status_of(error.status for error in failed.values())
@@ -53,5 +54,8 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
 
 
 def free_bytes() -> int:
-    """What the GPU has left, or 0 where there is none."""
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    """What the GPU has left, or 0 where there is none. Raises DeviceLost where it went away."""
+    try:
+        return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    except RuntimeError as error:
+        raise DeviceLost(error) from error

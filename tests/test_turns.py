@@ -1,11 +1,13 @@
 """lib/turns.py: runs side by side in one process, each as if it were alone."""
 
+import weakref
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from lib import turns
-from lib.errors import BadInput, StageError, Stopped, TryAgain
+from lib.errors import BadInput, DeviceLost, StageError, Stopped, TryAgain
 from lib.turns import in_turns
 
 
@@ -73,6 +75,44 @@ def test_a_run_that_fails_does_so_alone_and_is_named_at_the_end(log: Log, capsys
     assert caught.value.status == 2  # trying again would not mend it
     assert "b3" in log
     assert capsys.readouterr().err.splitlines() == ["train: a: its loss became nan", "train: c: busy"]
+
+
+def test_a_run_that_failed_holds_no_memory_while_the_others_go_on(log: Log) -> None:
+    """Neither by its traceback nor by that of what it was raised in place of."""
+    held: list[weakref.ref[Log]] = []
+
+    def fails() -> Iterator[None]:
+        network = Log()
+        held.append(weakref.ref(network))
+        yield
+        try:
+            raise RuntimeError(f"no memory for {network}")
+        except RuntimeError:
+            raise BadInput("out of memory") from None
+
+    def looks() -> Iterator[None]:
+        yield
+        yield
+        assert held[0]() is None
+        log.append("looked")
+
+    with pytest.raises(StageError):
+        in_turns({"a": fails(), "b": looks()})
+    assert log == ["looked"]
+
+
+def test_a_device_that_is_lost_while_runs_are_waiting_is_a_reason_to_try_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> tuple[int, int]:
+        raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    with pytest.raises(
+        DeviceLost, match=r"^the device failed \(CUDA error: an illegal memory access was encountered\)"
+    ):
+        in_turns({"a": log.run("a", 3)})
 
 
 def test_a_run_alone_fails_as_it_is(log: Log) -> None:
