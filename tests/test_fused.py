@@ -242,7 +242,8 @@ def test_a_network_has_its_convolutions_done_by_our_kernels(monkeypatch: pytest.
 
 
 @pytest.mark.skipif(INTERPRETED, reason="it is no kernel")
-def test_weights_lowered_beforehand_give_what_autocast_gives() -> None:
+def test_weights_lowered_beforehand_give_what_autocast_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     torch.manual_seed(1)
     network = ResNet("bottleneck", 1, "relu_bn_conv").to(DEVICE)
     network.fuses = False
