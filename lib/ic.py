@@ -8,7 +8,7 @@ from lib.dropout import Dropout, zeroed
 
 
 class IC(nn.Module):
-    """Batch normalisation, then dropout: normalised and decorrelated activations for the weight layer beside it.
+    """Batch normalisation, then dropout, to give the weight layer beside it normalised and less dependent inputs.
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lib.card import is_recipe
 
-# Sec. 2.1, and where that is silent the README's reading: what `preset: replication` says.
+# Sec. 2.1, and where that is silent docs/recipe.md's reading: what `preset: replication` says.
 OF_THE_STUDY: dict[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 0.001,

@@ -40,7 +40,6 @@ def rows_of(path: Path) -> set[str]:
     return {line for line in lines if re.search(r"\[[+-]0\.\d+, [+-]0\.\d+\]", line)}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
-def test_every_comparison_that_a_page_shows_is_one_that_was_printed(page):
+def test_every_comparison_that_is_shown_is_one_that_was_printed():
     printed = set().union(*map(rows_of, [*COMPARED, *PILOT.glob("*/table1.md")]))
-    assert set() < rows_of(ROOT / page) <= printed
+    assert set() < rows_of(ROOT / "docs" / "results.md") <= printed
