@@ -23,7 +23,7 @@ for setting, value in {
 import ray  # noqa: E402  # it reads these when it is imported
 from ray import exceptions  # noqa: E402
 
-from lib.errors import BadInput, Stopped, TryAgain  # noqa: E402, told
+from lib.errors import BadInput, Stopped, TryAgain  # noqa: E402
 from lib.fleet_worker import News, Order, Worker  # noqa: E402
 
 LOCAL = "local"
@@ -131,7 +131,7 @@ def reached() -> Iterator[None]:
         yield
     except (OSError, exceptions.RayError) as error:
         raise TryAgain(
-            f"the connection to the cluster is lost ({told(error)}): its head has died, or the "
+            f"the connection to the cluster is lost ({' '.join(str(error).split())[:200]}): its head has died, or the "
             "network; mend that, then the same command goes on from the last checkpoints"
         ) from None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils import deterministic
 
-from lib.errors import BadInput, DeviceLost, told
+from lib.errors import BadInput, TryAgain
 from lib.words import counted
 
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
@@ -77,7 +77,7 @@ def make_deterministic() -> None:
 
 @contextlib.contextmanager
 def failures_explained(batch_size: int) -> Iterator[None]:
-    """Turn memory that ran out into BadInput, and a device that was lost into DeviceLost.
+    """Turn memory that ran out into BadInput, and a device that was lost into TryAgain.
 
     The batch is never made smaller here: that would be another experiment.
     """
@@ -87,7 +87,7 @@ def failures_explained(batch_size: int) -> Iterator[None]:
         of_triton = type(error).__module__.startswith("triton")
         if not isinstance(error, RuntimeError | MemoryError) and not of_triton:
             raise
-        text = told(error)
+        text = " ".join(str(error).split())[:200]
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
@@ -99,5 +99,5 @@ def failures_explained(batch_size: int) -> Iterator[None]:
                 "by PyTorch's own kernels"
             ) from None
         if DEVICE_LOST.search(text):
-            raise DeviceLost(error) from error
+            raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error
         raise

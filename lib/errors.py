@@ -29,13 +29,6 @@ class TryAgain(StageError):
     status = 75  # EX_TEMPFAIL of sysexits.h
 
 
-class DeviceLost(TryAgain):
-    """The device a run trained on went away."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(f"the device failed ({told(error)}); the same command goes on from the last whole epoch")
-
-
 class Stopped(StageError):
     """A signal ended the work before it was done. The same command goes on from the last whole epoch."""
 
@@ -47,11 +40,6 @@ class Stopped(StageError):
 def status_of(failures: Iterable[int]) -> int:
     """The exit status of several failures: that to try again only where none of them is to be mended first."""
     return max(set(failures) - {TryAgain.status}, default=TryAgain.status)
-
-
-def told(error: Exception) -> str:
-    """What a library says, in one line, however much that is."""
-    return " ".join(str(error).split())[:200]
 
 
 def printable(text: str, kept: str = "") -> str:

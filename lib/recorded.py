@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import torch
 
-from lib.errors import told
-
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, ...), labels (B,)
 SWITCH = "IC_RECORD_STEPS"  # an environment variable; 0 keeps to the plain path
 WARM_UP_STEPS = 3  # as PyTorch's notes on CUDA graphs ask for: libraries choose their algorithms, buffers are made
@@ -85,8 +83,7 @@ def wanted() -> bool:
 
 def _restart_without(error: RuntimeError) -> None:
     """Start this process anew on the plain path: after a failed recording CUDA's allocator cannot be relied upon."""
-    print(
-        f"train: recording a step failed ({told(error)}); training goes on plainly, slower", file=sys.stderr, flush=True
-    )
+    reason = " ".join(str(error).split())[:200]
+    print(f"train: recording a step failed ({reason}); training goes on plainly, slower", file=sys.stderr, flush=True)
     os.environ[SWITCH] = "0"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

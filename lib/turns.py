@@ -1,11 +1,12 @@
 """Runs side by side in one process: they take turns at every step, each on a GPU stream of its own."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 
 import torch
 
-from lib.errors import DeviceLost, StageError, Stopped, status_of
+from lib.errors import StageError, Stopped, status_of
 
 AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
 
@@ -24,10 +25,10 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
         # The next may be twice as large as those before.
         starts = bool(waiting) and len(active) < AT_ONCE and (not active or free >= 2 * largest)
         if starts:
-            active[waiting.pop(0)] = torch.cuda.Stream() if torch.cuda.is_available() else None
+            active[waiting.pop(0)] = _stream()
         for name in [list(active)[-1]] if starts else list(active):
             try:
-                with torch.cuda.stream(active[name]):  # None changes nothing
+                with torch.cuda.stream(stream) if (stream := active[name]) else contextlib.nullcontext():
                     next(runs[name])
             except StopIteration:
                 del active[name]
@@ -53,9 +54,18 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
         raise summary
 
 
+# A GPU that does not answer is met by the runs too, and they explain it: here it must not end all of them.
+
+
 def free_bytes() -> int:
-    """What the GPU has left, or 0 where there is none. Raises DeviceLost where it went away."""
-    try:
+    """What the GPU has left; 0 where there is none or it does not answer."""
+    with contextlib.suppress(RuntimeError):
         return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    except RuntimeError as error:
-        raise DeviceLost(error) from error
+    return 0
+
+
+def _stream() -> torch.cuda.Stream | None:
+    """A stream for a run; None where there is no GPU or it does not answer."""
+    with contextlib.suppress(RuntimeError):
+        return torch.cuda.Stream() if torch.cuda.is_available() else None
+    return None

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib import turns
-from lib.errors import BadInput, DeviceLost, StageError, Stopped, TryAgain
+from lib.errors import BadInput, StageError, Stopped, TryAgain
 from lib.turns import in_turns
 
 
@@ -77,8 +77,9 @@ def test_a_run_that_fails_does_so_alone_and_is_named_at_the_end(log: Log, capsys
     assert capsys.readouterr().err.splitlines() == ["train: a: its loss became nan", "train: c: busy"]
 
 
-def test_a_run_that_failed_holds_no_memory_while_the_others_go_on(log: Log) -> None:
-    """Neither by its traceback nor by that of what it was raised in place of."""
+@pytest.mark.parametrize("told", [True, False])
+def test_a_run_that_failed_holds_no_memory_while_the_others_go_on(told: bool, log: Log) -> None:
+    """Neither by its traceback nor by that of what it was raised in place of, or because of."""
     held: list[weakref.ref[Log]] = []
 
     def fails() -> Iterator[None]:
@@ -87,8 +88,8 @@ def test_a_run_that_failed_holds_no_memory_while_the_others_go_on(log: Log) -> N
         yield
         try:
             raise RuntimeError(f"no memory for {network}")
-        except RuntimeError:
-            raise BadInput("out of memory") from None
+        except RuntimeError as error:
+            raise BadInput("out of memory") from (error if told else None)
 
     def looks() -> Iterator[None]:
         yield
@@ -101,18 +102,19 @@ def test_a_run_that_failed_holds_no_memory_while_the_others_go_on(log: Log) -> N
     assert log == ["looked"]
 
 
-def test_a_device_that_is_lost_while_runs_are_waiting_is_a_reason_to_try_again(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lost() -> tuple[int, int]:
-        raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+def test_a_device_that_does_not_answer_is_explained_by_the_runs(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it was lost, or has no memory even to answer."""
+
+    class Silent:
+        def __init__(self) -> None:
+            raise RuntimeError("CUDA error")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
-    with pytest.raises(
-        DeviceLost, match=r"^the device failed \(CUDA error: an illegal memory access was encountered\)"
-    ):
-        in_turns({"a": log.run("a", 3)})
+    monkeypatch.setattr(torch.cuda, "mem_get_info", Silent)
+    monkeypatch.setattr(torch.cuda, "Stream", Silent)
+    with pytest.raises(StageError, match="2 of 2 runs failed") as caught:
+        in_turns({name: log.run(name, 0, TryAgain("the device failed")) for name in "ab"})
+    assert caught.value.status == TryAgain.status
 
 
 def test_a_run_alone_fails_as_it_is(log: Log) -> None:
