@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import pytest
 from runs import ORDERINGS, arm_of, run_with, write_study
@@ -172,12 +173,36 @@ def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     assert "params.yaml is not there" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_kept_study_is_named(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "study.json is not there: name a folder"),
+        ({"study.json": "{}"}, "metrics is not there: name a folder"),
+        ({"study.json": "{}", "metrics/README.md": ""}, "study.json is not as plan writes it: restore it"),
+        ({"study.json": "{", "metrics/README.md": ""}, "study.json is not as plan writes it: restore it"),
+    ],
+)
+def test_a_kept_study_that_is_not_whole_is_refused_in_a_line(tmp_path, monkeypatch, capsys, files, words):
+    (tmp_path / "metrics").mkdir() if len(files) > 1 else None
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
     monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline", "--study", str(tmp_path)])
     with pytest.raises(SystemExit) as ending:
         tool.main()
     assert ending.value.code == 2
-    assert f"{tmp_path} has no study.json: name a folder" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/{words}" in line
+
+
+def test_to_a_kept_study_nothing_can_be_added(monkeypatch, capsys):
+    kept = Path(__file__).parents[1] / "docs/pilot/faster"
+    monkeypatch.setattr(sys, "argv", ["compare", "conv_relu:baseline", "--study", str(kept)])
+    with pytest.raises(SystemExit):
+        tool.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no 'conv_relu'; did" in line and line.endswith(
+        "it has ic_conv_relu, conv_relu_ic, baseline_ic, baseline"
+    )
 
 
 def test_seeds_that_one_lacks_are_named_and_left_out(compared):

@@ -26,6 +26,7 @@ from lib.words import counted, nearest, some
 NAMES = ["Model", "Depth", "Ordering", "Compared with"]
 DIFFERENCE = ("Difference", *cells.COMPARISON[1:])
 CHANCE = "None of these pairs has two finished seeds in common, so chance cannot be judged: train more by `dvc repro`."
+TO_ADD = ": add it to orderings in params.yaml and train it by `dvc repro`"
 HOW_TO_READ = (
     "Ordering minus the one it is compared with, of {measure}, paired by seed: mean, 95 % t-interval,\n"
     "seeds in which it is better, p of the two-sided paired t-test with Holm's correction for {comparisons}. Bold\n"
@@ -70,9 +71,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with errors_exit("compare"):
         study, metrics = study_of(arguments.study)
-        pairs = pairs_of(arguments.pairs, study)
+        pairs = pairs_of(arguments.pairs, study, "" if arguments.study else TO_ADD)
         if study["epochs"] < 2 and arguments.measure != "accuracy":
-            raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train more of them")
+            raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train two or more")
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
         study["runs"] = [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]
         runs = read_so_far("compare", study, metrics)
@@ -88,15 +89,20 @@ def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
     """What plan says of the study, and where its metrics are: a kept one's, or this project's. Raises BadInput."""
     if folder is None:
         return plan.read_study(Path("params.yaml")).summary(), Path("metrics")
-    if not (folder / "study.json").exists():
-        raise BadInput(f"{folder} has no study.json: name a folder with a plan's study.json and its runs' metrics/")
-    return read_study(folder / "study.json"), folder / "metrics"
+    study, metrics = folder / "study.json", folder / "metrics"
+    for path in (study, metrics):
+        if not path.exists():
+            raise BadInput(f"{path} is not there: name a folder with a plan's study.json and its runs' metrics/")
+    try:
+        return read_study(study), metrics
+    except BadInput:
+        raise BadInput(f"{study} is not as plan writes it: restore it, as by `git checkout`") from None
 
 
-def pairs_of(texts: Sequence[str], study: dict[str, Any]) -> list[tuple[ArmKey, ArmKey]]:
+def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tuple[ArmKey, ArmKey]]:
     """The arms to compare, network by network; a question that is asked twice, either way round, counts once.
 
-    Raises BadInput for what is no pair of the study's orderings.
+    Raises BadInput for what is no pair of the study's orderings; `cure` is how to add one.
     """
     orderings = list(dict.fromkeys(run.split("-")[1] for run in study["runs"]))
     pairs: dict[frozenset[str], tuple[str, str]] = {}
@@ -108,7 +114,7 @@ def pairs_of(texts: Sequence[str], study: dict[str, Any]) -> list[tuple[ArmKey, 
             if ordering not in orderings:
                 raise BadInput(
                     f"{text}: the study has no {ordering!r}{nearest(ordering, orderings)}; it has "
-                    f"{', '.join(orderings)}: add it to orderings in params.yaml and train it by `dvc repro`"
+                    f"{', '.join(orderings)}{cure}"
                 )
         pairs.setdefault(frozenset((one, other)), (one, other))
     return [((network, one), (network, other)) for network in study["networks"] for one, other in pairs.values()]
