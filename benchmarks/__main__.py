@@ -51,7 +51,7 @@ def main() -> None:
         "--minutes",
         type=float,
         default=18,
-        help="about how long it may take (default: 18): what is under way when they are over is finished",
+        help="about how long it may take (default: 18); a race under way is finished",
     )
     parser.add_argument("--quick", action="store_true", help="a trial on the smallest network; nothing is recorded")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ from lib.errors import StageError
 
 BYTES = {"float32": 4, "bfloat16": 2}  # of a number
 LEAST_REPEATS = 3  # however long they take
-LEAST_SECONDS = 1.0  # of a block, if a race may take as long: a shorter one would measure how blocks begin
+LEAST_SECONDS = 1.0  # of a block: a shorter one measures mostly its own start
 STEPS_PER_EPOCH = -(-TRAIN_IMAGES // BATCH_SIZE)
 
 
@@ -46,6 +46,10 @@ class Entrant:
         first = self.team.ask("train", 2, not self.contender.recorded)
         self.epoch_start = max((block.parts["data"][0] for block in first if block.parts), default=0.0)
         self.step_seconds = max(block.seconds for block in self.team.ask("train", 1, False))
+
+    def set_block(self, seconds: float) -> None:
+        """Let a block take about so many seconds."""
+        self.steps = max(1, round(seconds / self.step_seconds))
 
     def block(self, watched: bool) -> None:
         blocks = self.team.ask("train", self.steps, watched)
@@ -86,10 +90,9 @@ def run(
     with contextlib.ExitStack() as stack:
         entrants = [Entrant(Team(contender, network, source, device, stack)) for contender in contenders]
         entrants = able(able(entrants, Entrant.get_ready), Entrant.warm_up)
-        left = end - time.monotonic()  # of what starting the processes, and compiling on a GPU, has taken of it
-        block_seconds = max(left / (repeats + 1) / len(entrants), min(LEAST_SECONDS, seconds))  # one for evaluation
+        left = end - time.monotonic()  # after starting the processes and, on a GPU, compiling; evaluation is a block
         for entrant in entrants:
-            entrant.steps = max(1, round(block_seconds / entrant.step_seconds))
+            entrant.set_block(seconds_of_a_block(left, seconds, blocks=(repeats + 1) * len(entrants)))
         on_cpu = device.type == "cpu"
         for repeat in range(repeats):
             if repeat >= LEAST_REPEATS and time.monotonic() > end:
@@ -104,6 +107,11 @@ def run(
         results = tuple(result(entrant, entrants[:place], needed, ceilings) for place, entrant in enumerate(entrants))
     circumstances = dataclasses.replace(before, load_after=machine.load())
     return Race(network.name, network.ordering, needed, circumstances, results)
+
+
+def seconds_of_a_block(left: float, of: float, blocks: int) -> float:
+    """An even part of the seconds that are left of a race, but no less than LEAST_SECONDS if it has any time at all."""
+    return max(left / blocks, min(LEAST_SECONDS, of))
 
 
 def able(entrants: Sequence[Entrant], do: Callable[[Entrant], None]) -> list[Entrant]:

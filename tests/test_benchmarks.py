@@ -227,6 +227,23 @@ def test_a_step_that_is_being_recorded_is_not_looked_into(recorded):
     assert (entrant.epoch_start, entrant.step_seconds) == (0.0 if recorded else 0.25, 0.5)
 
 
+def test_a_block_takes_as_many_steps_as_its_seconds_hold_and_one_at_least():
+    entrant = race.Entrant(Asked(Contender("ours", "engine", "bfloat16")))
+    entrant.step_seconds = 0.5
+    for seconds, steps in ((2.0, 4), (0.1, 1), (0.0, 1)):
+        entrant.set_block(seconds)
+        assert entrant.steps == steps
+
+
+@pytest.mark.parametrize(
+    ("left", "of", "expected"),
+    [(10.0, 30.0, 2.0), (2.0, 30.0, race.LEAST_SECONDS), (-20.0, 30.0, race.LEAST_SECONDS), (-20.0, 0.0, 0.0)],
+    ids=["an even part", "too short", "starting took it all", "a trial"],
+)
+def test_a_block_is_not_so_short_that_it_measures_its_own_start(left, of, expected):
+    assert race.seconds_of_a_block(left, of, blocks=5) == expected
+
+
 def test_when_the_time_is_over_races_are_left_out_and_what_was_held_is_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "FOLDER", tmp_path)
     monkeypatch.setattr(command, "elsewhere", lambda do: RECORD.ceilings)
