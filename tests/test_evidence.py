@@ -16,14 +16,44 @@ COMPARED = sorted(PILOT.glob("*/compared.md"))
 KEPT = sorted(path.parent for path in PILOT.glob("*/study.json"))
 
 
+@pytest.fixture
+def printed_by(monkeypatch, capsys):
+    """What tools.compare prints in the repository, given its arguments."""
+
+    def call(arguments: str) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["compare", *shlex.split(arguments)])
+        compare.main()
+        return capsys.readouterr().out
+
+    return call
+
+
 @pytest.mark.parametrize("path", COMPARED, ids=lambda path: path.parent.name)
-def test_the_command_named_prints_what_stands_below_it(path, monkeypatch, capsys):
+def test_the_command_named_prints_what_stands_below_it(path, printed_by):
     first, _, printed = path.read_text().partition("\n\n")
-    (command,) = re.findall(r"`python -m tools\.compare (.*)`", first)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["compare", *shlex.split(command)])
-    compare.main()
-    assert capsys.readouterr().out == printed
+    (arguments,) = re.findall(r"`python -m tools\.compare (.*)`", first)
+    assert printed_by(arguments) == printed
+
+
+@pytest.mark.parametrize(
+    ("told", "arguments"),
+    [
+        ("by 4.3, 7.0 and 4.9 points", "layers20 relu_ic_conv:baseline ic_conv_relu:baseline conv_relu_ic:baseline"),
+        ("ends 9.7 points above the baseline", "layers20 baseline_ic:baseline"),
+        (
+            "5.4, 2.7 and 4.9 above the three orderings",
+            "layers20 baseline_ic:relu_ic_conv baseline_ic:ic_conv_relu baseline_ic:conv_relu_ic",
+        ),
+        ("8.9 and 7.7 points lower", "layers20 ic_conv_relu:bn_conv_relu conv_relu_ic:conv_relu_bn"),
+        ("1.1 and 1.7 points higher", "layers20 dropout_bn_conv_relu:ic_conv_relu conv_relu_dropout_bn:conv_relu_ic"),
+        ("slower, by 2.6 points of area", "faster --measure area baseline:ic_conv_relu"),
+    ],
+)
+def test_the_readmes_points_are_those_printed(told, arguments, printed_by):
+    assert told in (ROOT / "README.md").read_text()
+    differences = re.findall(r"\+(0\.\d{4})\W.*\[", printed_by(f"--study docs/pilot/{arguments}"))
+    assert [f"{100 * float(each):.1f}" for each in differences] == re.findall(r"\d+\.\d", told)
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
