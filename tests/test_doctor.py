@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -184,6 +185,17 @@ def test_without_torch_it_says_so(empty: Path) -> None:
     assert result.returncode == 1 and result.stderr == ""
     bad = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("BAD")]
     assert bad == ["torch", "study"]
+
+
+def test_where_nobody_reads_on_it_ends_without_a_word(empty: Path) -> None:
+    """As in `make doctor | head -1`."""
+    command = [sys.executable, "-m", "tools.doctor"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout and process.stdout.readline().startswith(b"ok ")
+        process.stdout.close()
+        assert process.stderr and process.stderr.read() == b""
+    assert process.returncode == -signal.SIGPIPE
 
 
 def test_help_explains_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -219,5 +220,6 @@ def dvc_copies() -> Iterator[Finding]:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # to end without a word where nobody reads on, as in ... | head
     # Not this file's own main: the other module imports this one by its name, and there should be one Finding.
     importlib.import_module("tools.doctor").main()
