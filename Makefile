@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
+# With /bin/sh, make 3.81 (macOS's) would look for `python` in the PATH it was started with.
+SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
 .PHONY: help rehearsal study fleet power compare doctor benchmark test crash-test lint env env-dev env-fleet lock clean
