@@ -48,6 +48,8 @@ def test_the_command_named_prints_what_stands_below_it(path, printed_by):
         ("8.9 and 7.7 points lower", "layers20 ic_conv_relu:bn_conv_relu conv_relu_ic:conv_relu_bn"),
         ("1.1 and 1.7 points higher", "layers20 dropout_bn_conv_relu:ic_conv_relu conv_relu_dropout_bn:conv_relu_ic"),
         ("slower, by 2.6 points of area", "faster --measure area baseline:ic_conv_relu"),
+        ("raises the baseline by 7.3 points", "deeper baseline_ic:baseline"),
+        ("4.3 below Baseline-IC and 3.1 above the baseline", "deeper baseline_ic:conv_relu_ic conv_relu_ic:baseline"),
     ],
 )
 def test_the_readmes_points_are_those_printed(told, arguments, printed_by):
