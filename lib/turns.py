@@ -54,11 +54,8 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
         raise summary
 
 
-# A GPU that does not answer is met by the runs too, and they explain it: here it must not end all of them.
-
-
 def free_bytes() -> int:
-    """What the GPU has left; 0 where there is none or it does not answer."""
+    """What the GPU has left; 0 where there is none or it does not answer, which the runs will meet and explain."""
     with contextlib.suppress(RuntimeError):
         return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     return 0
