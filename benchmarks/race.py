@@ -91,8 +91,9 @@ def run(
         entrants = [Entrant(Team(contender, network, source, device, stack)) for contender in contenders]
         entrants = able(able(entrants, Entrant.get_ready), Entrant.warm_up)
         left = end - time.monotonic()  # after starting the processes and, on a GPU, compiling; evaluation is a block
+        block_seconds = seconds_of_a_block(left, seconds, blocks=(repeats + 1) * len(entrants))
         for entrant in entrants:
-            entrant.set_block(seconds_of_a_block(left, seconds, blocks=(repeats + 1) * len(entrants)))
+            entrant.set_block(block_seconds)
         on_cpu = device.type == "cpu"
         for repeat in range(repeats):
             if repeat >= LEAST_REPEATS and time.monotonic() > end:

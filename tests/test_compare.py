@@ -183,8 +183,8 @@ def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_a_kept_study_that_is_not_whole_is_refused_in_a_line(tmp_path, monkeypatch, capsys, files, words):
-    (tmp_path / "metrics").mkdir() if len(files) > 1 else None
     for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline", "--study", str(tmp_path)])
     with pytest.raises(SystemExit) as ending:
