@@ -65,6 +65,19 @@ def test_by_a_measure_of_the_claims_the_difference_is_that_of_the_claims(compare
     assert tool.CRITERIA[name].words in out and "last epoch" not in out
 
 
+def test_by_training_loss_the_lower_one_wins_after_a_single_epoch_too(compared):
+    losses = {"ic_conv_relu": [1.1, 1.3, 1.2], "baseline": [1.5, 1.4, 1.6]}
+    runs = [
+        dataclasses.replace(run, history=(dataclasses.replace(run.history[0], train_loss=loss),))
+        for ordering, those in losses.items()
+        for run, loss in zip(arm_of([0.5] * 3, ordering=ordering, epochs=1), those, strict=True)
+    ]
+    out = compared(runs, "ic_conv_relu:baseline", "--measure", "training_loss", epochs=1)
+    (line,) = lines_of(out)
+    assert [*line[2:5], line[6]] == ["IC-Conv2D-ReLU", "Baseline", "-0.3000", "3/3"]
+    assert "last epoch's training loss (less is better)" in out
+
+
 @pytest.mark.parametrize("measure", ["area", "change"])
 def test_a_single_epoch_has_no_curve_to_compare(compared, capsys, measure):
     with pytest.raises(SystemExit) as ending:

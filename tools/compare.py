@@ -40,15 +40,22 @@ class Criterion(NamedTuple):
     """A number of a run that orderings are compared by."""
 
     words: str
-    of_run: Callable[[RunMetrics], float | None]
+    of_run: Callable[[RunMetrics], float | None]  # None for one epoch, where it is of the curve
     higher_is_better: bool
+
+
+def training_loss(run: RunMetrics) -> float:
+    """The mean cross-entropy of the last epoch's own steps, in train mode: with dropout on, where there is any."""
+    return run.history[-1].train_loss
 
 
 CRITERIA = {
     "accuracy": Criterion("the last epoch's accuracy", accuracy, True),
     "area": Criterion("the area under the curve of accuracy", claims.AREA, True),
     "change": Criterion("accuracy's late change from an epoch to the next (less is better)", claims.LATE_CHANGE, False),
+    "training_loss": Criterion("the last epoch's training loss (less is better)", training_loss, False),
 }
+OF_A_CURVE = ("area", "change")
 
 
 def main() -> None:
@@ -60,7 +67,8 @@ def main() -> None:
         "--measure",
         choices=CRITERIA,
         default="accuracy",
-        help="the last epoch's accuracy; area under the curve (faster?); late change from epoch to epoch (steadier?)",
+        help="the last epoch's accuracy; area under the curve (faster?); late change from epoch to epoch (steadier?); "
+        "the last epoch's loss on the training images, with dropout on (fits them sooner?)",
     )
     parser.add_argument(
         "--study",
@@ -72,7 +80,7 @@ def main() -> None:
     with errors_exit("compare"):
         study, metrics = study_of(arguments.study)
         pairs = pairs_of(arguments.pairs, study, "" if arguments.study else TO_ADD)
-        if study["epochs"] < 2 and arguments.measure != "accuracy":
+        if study["epochs"] < 2 and arguments.measure in OF_A_CURVE:
             raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train two or more")
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
         study["runs"] = [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]
