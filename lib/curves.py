@@ -5,7 +5,7 @@ from typing import Any
 
 from lib.look import looks
 from lib.metrics import RunMetrics
-from lib.panels import LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
+from lib.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
 from lib.sample import Sample
 from lib.table1 import Row
@@ -23,6 +23,7 @@ def figure4(runs: Sequence[RunMetrics], table: Sequence[Row], accuracy_from: flo
         "split": split_of(runs[0].facts.dataset),
         "accuracyFrom": accuracy_from,
         "leastHeight": LEAST_HEIGHT,
+        "fewEpochs": FEW_EPOCHS,
         "epochs": max(run.facts.epochs for run in runs),
         "seeds": list(dict.fromkeys(run.facts.seed for run in runs)),
         "orderings": [

@@ -13,7 +13,8 @@ from lib.look import looks
 
 LETTERS_TO_AN_INCH = 13  # of a title, at most
 NO_BREAK = "\u00a0"  # a space
-MARKERS = "oXsPDv^<>*"  # filled ones, which can be drawn hollow too
+# Filled ones, which can be drawn hollow too. Nine, so that with the palette's ten colours no two of ninety look alike.
+MARKERS = "oXsPDv^<>"
 
 
 def figure(width: float, height: float, title: str) -> Figure:

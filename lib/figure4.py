@@ -3,17 +3,19 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import drawing
 from lib.arms import arms_of
 from lib.look import looks
 from lib.metrics import RunMetrics
-from lib.panels import LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
+from lib.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
 
 LINE_OF_LEGEND = 0.65  # inches that an entry takes beside its name, at most
@@ -39,7 +41,10 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
     first = figure.axes[0]
-    if max(each.dataLim.y1 for each in axes) >= accuracy_from + LEAST_HEIGHT:
+    if (
+        min(heights.max() for each in axes for heights in map(_heights, each.lines) if heights.size)
+        >= accuracy_from + LEAST_HEIGHT
+    ):
         first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
     if legend := first.get_legend():
@@ -53,6 +58,11 @@ def _side_by_side(names: Sequence[str], width: float) -> int:
     """How many of the legend's entries stand in a line of so many inches: all of them if they fit."""
     inches = [LINE_OF_LEGEND + len(name) / LETTERS_OF_LEGEND for name in names]
     return len(names) if sum(inches) <= width else max(1, int(width / max(inches)))
+
+
+def _heights(line: Line2D) -> np.ndarray:
+    """The accuracies that a line is drawn through; none for one that stands in for a legend's entry."""
+    return np.asarray(line.get_ydata())
 
 
 def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
@@ -73,11 +83,14 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
         style_order=names,
         palette=[style.colour for style in styles],
         dashes=[style.dashes for style in styles],
-        markers=table["epoch"].nunique() <= 10,
+        markers=table["epoch"].nunique() <= FEW_EPOCHS,
         errorbar="sd",
         legend=legend,
         ax=axes,
     )
+    for line in axes.lines:
+        if _heights(line).size == 1:  # a curve of one epoch would not be seen
+            line.set_marker("o")
     axes.set_title(panel.title, parse_math=False)
     axes.set(xlabel="epoch", ylabel=f"{split_of(panel.runs[0].facts.dataset)} accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

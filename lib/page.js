@@ -48,7 +48,7 @@
 
   const trace = (line, name, y, texts) => ({
     x: y.map((_, at) => at + 1), y, text: texts, line, name: plain(name),
-    mode: study.epochs <= 10 ? "lines+markers" : "lines", // a curve of one epoch would not be seen
+    mode: study.epochs <= study.fewEpochs || y.length === 1 ? "lines+markers" : "lines", // a curve of one epoch would not be seen
     hovertemplate: "%{fullData.name}: %{text}<extra></extra>",
   });
 
@@ -87,9 +87,8 @@
     const seen = traces.flatMap(({ x, y }) => y.filter((_, at) => x[at] >= from));
     if (seen.length === 0) return [study.accuracyFrom, 1];
     if (from > 1) return [Math.min(...seen) - 0.005, Math.max(...seen) + 0.005];
-    const [low, high] = [Math.min(...seen), Math.max(...seen)];
-    const asked = high >= study.accuracyFrom + study.leastHeight;
-    return [asked ? study.accuracyFrom : low - 0.02, high + 0.02];
+    const asked = traces.every(({ y }) => Math.max(...y) >= study.accuracyFrom + study.leastHeight); // else one is hidden
+    return [asked ? study.accuracyFrom : Math.min(...seen) - 0.02, Math.max(...seen) + 0.02];
   }
 
   function chosenEpoch() {

@@ -8,7 +8,8 @@ from lib.arms import arms_of
 from lib.metrics import RunMetrics
 from lib.paper import data_name, model_name
 
-LEAST_HEIGHT = 0.05  # of accuracy, that curves must rise above the axis's lower end; else they are shown whole
+LEAST_HEIGHT = 0.05  # of accuracy, that each curve must rise above the axis's lower end; else all are shown whole
+FEW_EPOCHS = 10  # at most so many are marked
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,6 +73,21 @@ def test_the_axis_begins_where_asked_unless_no_curve_rises_well_above_and_is_nev
     assert low == bottom if bottom else low < accuracy / 3  # the lowest of its three epochs
 
 
+def test_one_ordering_that_learns_nothing_is_shown_beside_those_that_do():
+    runs = [*arm_of([0.8], ordering="ic_conv_relu"), *arm_of([0.1]), *arm_of([0.8], "resnet164")]
+    assert figure4.draw(runs, "title", 0.3).axes[0].get_ylim()[0] < 0.1 / 3
+
+
+def test_a_run_after_its_first_epoch_is_marked():
+    """A line of one point has no length."""
+    others = [run_with([0.5] * 20, ordering=ordering) for ordering in ORDERINGS[:3]]
+    figure = figure4.draw([*others, run_with([0.4], epochs=20)], "title", 0.3)
+    assert {len(line.get_ydata()): line.get_marker() for line in figure.axes[0].lines if len(line.get_ydata())} == {
+        20: "None",
+        1: "o",
+    }
+
+
 @pytest.mark.parametrize("orderings", [["baseline"], ORDERINGS, [*ORDERINGS, *LONG], [*LONG, "relu_conv"]])
 def test_the_legend_fits_the_figure_whatever_the_orderings(orderings):
     figure = figure4.draw([run_of("resnet110", each) for each in orderings], "title", 0.1)
