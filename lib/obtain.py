@@ -24,6 +24,7 @@ ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001
 SECONDS_TO_ANSWER = 5
 SECONDS_TO_OBTAIN = 86_400  # at the very most
 MOST_BYTES = 40_000_000  # no file of CIFAR-10 is larger; an archive that claims more is not read on
+SCRATCH = ".cifar10-"  # what the names of unfinished folders begin with
 SYNTHETIC_SEED = 0
 # The data sets that are made here, by name: the six files' images and labels, and the classes.
 STAND_INS: dict[str, Callable[[], tuple[dict[str, cifar10.Split], list[str]]]] = {
@@ -44,9 +45,22 @@ def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
     may be another now. Whatever goes wrong, the old folder stays.
     Raises BadInput that names the source, what is wrong and the cure.
     """
+    name = _found(wanted, folder) or _made(wanted, folder, source, archive)
+    for place in {folder.parent, archive.parent}:  # not before: the only copy of the data may be in what is swept
+        _sweep(place)
+    return name
+
+
+def _found(wanted: str, folder: Path) -> str | None:
+    """What is wanted, where the folder holds it, intact."""
     with contextlib.suppress(BadInput):
         if wanted not in STAND_INS and cifar10.verified_files(folder)[0] == "cifar10":
             return "cifar10"
+    return None
+
+
+def _made(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
+    """The name of what the folder holds now."""
     with failures_named(folder), _new_folder(folder) as new:
         if wanted not in STAND_INS and _fetch(wanted, new, source, archive):
             return "cifar10"
@@ -83,9 +97,8 @@ def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with _scratch(folder.parent) as name:
+        scratch = Path(name)
         (scratch / "new").mkdir()
         yield scratch / "new"
         if folder.exists():
@@ -96,11 +109,20 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             if (scratch / "old").exists():
                 os.rename(scratch / "old", folder)
             raise
-        for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
+
+
+def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
+    """A context with an empty folder in a place, which vanishes at its end. Raises OSError."""
+    place.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place, ignore_cleanup_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Delete the scratch folders that killed processes have left in a place."""
+    for leftover in place.glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > SECONDS_TO_OBTAIN:
-                shutil.rmtree(leftover, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+                shutil.rmtree(leftover)
 
 
 def _answering_address(address: str) -> str:
@@ -135,7 +157,9 @@ def _downloaded(address: str, archive: Path) -> Path:
     """The archive, whole and of the right SHA-256, downloaded if it is not there yet. Raises BadInput."""
     get = pooch.HTTPDownloader(progressbar=True, timeout=60, allow_redirects=False)
     try:
-        pooch.retrieve(address, f"sha256:{ARCHIVE_SHA256}", archive.name, archive.parent, downloader=get)
+        with _scratch(archive.parent) as scratch:
+            pooch.retrieve(address, f"sha256:{ARCHIVE_SHA256}", archive.name, scratch, downloader=get)
+            os.replace(Path(scratch, archive.name), archive)
     except (requests.RequestException, ValueError, OSError) as error:  # pooch: ValueError for a wrong hash
         reason = " ".join(str(error).split())
         raise BadInput(f"{address} could not be downloaded whole ({reason}): try again, or {_CURE}") from None
