@@ -60,7 +60,4 @@ def unequal_seeds(arms: Sequence[Arm]) -> str | None:
             lacking.append(f"{arm.name} lacks {', '.join(map(str, missing))}")
     if not lacking:
         return None
-    return (
-        f"unequal seeds: {'; '.join(lacking)}; each comparison is over the seeds that both its arms have finished: "
-        "train the others by `dvc repro`"
-    )
+    return f"unequal seeds: {'; '.join(lacking)}; each comparison is over the seeds that both its arms have finished"

@@ -23,6 +23,7 @@ RECIPE = (  # of a card's fields those that say how its run is trained
 VALIDATION = "cifar10_validation"  # a data set: CIFAR-10, of whose training images the last 10,000 are held out
 WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # of a block (the 2021 study, Sec. 2)
 BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # the orderings of Fig. 2a, and what normalises in their units
+CURE = "`python -m stages.plan` writes it anew"  # of what is wrong with a card or with plan/study.json
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
 
 
@@ -107,18 +108,18 @@ class RunCard:
     @classmethod
     def read(cls, path: Path) -> "RunCard":
         """Read a card. Raises BadInput that names the file and the key."""
-        content = read_json(path)
+        content = read_json(path, CURE)
         if not isinstance(content, dict):
-            raise BadInput(f"{path} is not a run card: `python -m stages.plan` writes them anew")
+            raise BadInput(f"{path} is not a run card: {CURE}")
         checksum = content.pop(CHECKSUM, None)
         fields = typing.get_type_hints(cls)
         required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
         wrong = [key for key in content if key not in fields] + sorted(required - set(content))
         wrong += [key for key, kind in fields.items() if key in content and not _fits(content[key], kind)]
         if wrong:
-            raise BadInput(f"{path}: {wrong[0]} is not as a run card has it; `python -m stages.plan` writes it anew")
+            raise BadInput(f"{path}: {wrong[0]} is not as a run card has it; {CURE}")
         if checksum != _sha256(content):
-            raise BadInput(f"{path} was damaged, or changed by hand: `python -m stages.plan` writes it anew")
+            raise BadInput(f"{path} was damaged, or changed by hand: {CURE}")
         steps = content.get("learning_rate_steps")
         card = cls(**content | ({"learning_rate_steps": tuple(steps)} if steps is not None else {}))
         if path.stem != card.name:
@@ -135,9 +136,9 @@ def read_cards(folder: Path) -> list[RunCard]:
     """The cards of the study in a plan folder, in Table 1's order. Raises BadInput that names the file."""
     path = folder / "study.json"
     try:
-        runs = [str(run) for run in read_json(path)["runs"]]
+        runs = [str(run) for run in read_json(path, CURE)["runs"]]
     except (LookupError, TypeError):
-        raise BadInput(f"{path} is damaged: `python -m stages.plan` writes it anew") from None
+        raise BadInput(f"{path} is damaged: {CURE}") from None
     return [RunCard.read(folder / f"{run}.json") for run in runs]
 
 

@@ -13,7 +13,7 @@ import torch
 
 from lib.card import VALIDATION
 from lib.errors import BadInput
-from lib.files import canonical_json, read_json, write_whole
+from lib.files import canonical_json, failures_named, read_json, write_whole
 
 FOLDER = "cifar-10-batches-py"  # inside the data folder, as in the official archive and as torchvision expects it
 TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
@@ -63,9 +63,10 @@ def verified_files(folder: Path) -> tuple[str, dict[str, bytes]]:
 
 def described(folder: Path) -> tuple[str, Mapping[str, tuple[int, str]]]:
     """The data set's name, and of each of its files the size and SHA-256 it should have. Raises BadInput."""
-    if not (folder / MANIFEST).exists():
-        return "cifar10", OFFICIAL_FILES
-    manifest = read_json(folder / MANIFEST)
+    with failures_named(folder):  # one that may not be entered
+        if not (folder / MANIFEST).exists():
+            return "cifar10", OFFICIAL_FILES
+    manifest = read_json(folder / MANIFEST, _CURE)
     try:
         name = str(manifest["dataset"])
         expected = {file: (int(size), str(digest)) for file, (size, digest) in manifest["files"].items()}

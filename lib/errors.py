@@ -1,6 +1,7 @@
 """How a stage ends when it cannot go on: one clear line, an exit status that says what to do, nothing half-written."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -51,8 +52,11 @@ def printable(text: str, kept: str = "") -> str:
 def errors_exit(stage: str) -> Iterator[None]:
     """End the process with one line on standard error and the error's status where the body raises a StageError.
 
-    And without a word where nobody reads its output any more, as in `... | head`.
+    And without a word where nobody reads its output any more, as in `... | head`. What the output's encoding lacks, as
+    it may a dash, is printed as a question mark.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         yield
         sys.stdout.flush()

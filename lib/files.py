@@ -100,11 +100,11 @@ def canonical_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises BadInput that names the file if it is missing or not JSON."""
+def read_json(path: Path, cure: str = "`dvc repro` makes it") -> Any:
+    """The value in a JSON file. Raises BadInput that names the file and the cure if it is missing or not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise BadInput(f"{path} is not there: `dvc repro` makes it") from None
+        raise BadInput(f"{path} is not there: {cure}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be read as JSON ({error}): delete it and run `dvc repro` again") from None
+        raise BadInput(f"{path} cannot be read as JSON ({error}): delete it; {cure}") from None

@@ -185,8 +185,10 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
 
 def _one_line(error: Any, where: str) -> str:
     """A pydantic error as: key, value, what is wrong, the cure."""
-    key = " ".join((where + ".".join(map(str, error["loc"]))).split())
-    value, kind = error["input"], error["type"]
+    value, kind, location = error["input"], error["type"], error["loc"]
+    if location[-1:] == ("[key]",):  # it is a mapping's key that is wrong: the value is the key
+        location = (*location[:-2], value)
+    key = " ".join((where + ".".join(map(str, location))).split())
     if kind == "missing":
         return f"{key} is missing: add it, or restore the file by `git checkout params.yaml`"
     if kind == "extra_forbidden":

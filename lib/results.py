@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.arms import BASELINE
-from lib.card import is_wanted
+from lib.card import CURE, is_wanted
 from lib.errors import BadInput
-from lib.files import read_json
+from lib.files import failures_named, read_json
 from lib.metrics import RunMetrics, read_metrics
 from lib.paper import ordering_name
 from lib.recipe import is_sound
@@ -17,7 +17,7 @@ from lib.words import some
 
 def read_study(path: Path) -> dict[str, Any]:
     """What plan says of the study. Raises BadInput that names the file unless it is as plan writes it."""
-    study = read_json(path)
+    study = read_json(path, CURE)
     try:
         runs, report = study["runs"], study["report"]
         sound = (
@@ -39,7 +39,7 @@ def read_study(path: Path) -> dict[str, Any]:
     except (AttributeError, KeyError, OverflowError, TypeError):  # ordering_name() knows no other layers
         sound = False
     if not sound:
-        raise BadInput(f"{path} is not as plan writes it: `python -m stages.plan` writes it anew")
+        raise BadInput(f"{path} is not as plan writes it: {CURE}")
     return study
 
 
@@ -51,8 +51,9 @@ def comparisons_of(study: dict[str, Any]) -> int:
 
 def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
-    foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
-    missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
+    with failures_named(folder):
+        foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
+        missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
     if foreign:
         print(f"report: left out, since the study does not name them: {some(foreign)}")
     if missing:
@@ -90,7 +91,9 @@ def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetri
 
 def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
     paths = [folder / f"{run}.json" for run in study["runs"]]
-    return {path: read_metrics(path) for path in paths if path.exists()}
+    with failures_named(folder):  # one that may not be entered
+        paths = [path for path in paths if path.exists()]
+    return {path: read_metrics(path) for path in paths}
 
 
 def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:

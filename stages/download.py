@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from lib import obtain
+from lib.card import CURE
 from lib.errors import BadInput, errors_exit
 from lib.files import read_json
 
@@ -31,10 +32,10 @@ def main() -> None:
 
 def wanted_data_set(path: Path) -> str:
     """The data set that the study in a file is of. Raises BadInput that names the file."""
-    study = read_json(path)
+    study = read_json(path, CURE)
     wanted = study.get("dataset") if isinstance(study, dict) else None
     if wanted not in obtain.DATA_SETS:
-        raise BadInput(f"{path} names no data set that there is: `python -m stages.plan` writes it anew")
+        raise BadInput(f"{path} names no data set that there is: {CURE}")
     return wanted
 
 

@@ -1,6 +1,7 @@
 """`python -m tools.compare`: any ordering beside any other, by Table 1's own test."""
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -123,8 +124,10 @@ def test_a_supported_difference_is_bold(compared):
 
 
 @pytest.mark.parametrize("runs", [[], IC, [IC[0], BASELINE[0]], [IC[0], BASELINE[1]]])
-def test_without_two_seeds_in_common_there_is_nothing_to_say(compared, runs):
-    assert compared(runs, "ic_conv_relu:baseline").splitlines()[-1] == tool.CHANCE
+@pytest.mark.parametrize(("seeds", "cure"), [([0, 1, 2], "`dvc repro`"), ([0], "'seeds=[0,1]'`")])
+def test_without_two_seeds_in_common_there_is_nothing_to_say_but_the_cure(compared, runs, seeds, cure):
+    told = compared(runs, "ic_conv_relu:baseline", seeds=seeds).splitlines()[-1]
+    assert told.startswith(tool.CHANCE) and told.endswith(cure)
 
 
 def test_arms_without_a_run_are_named(compared):
@@ -191,8 +194,8 @@ def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     [
         ({}, "study.json is not there: name a folder"),
         ({"study.json": "{}"}, "metrics is not there: name a folder"),
-        ({"study.json": "{}", "metrics/README.md": ""}, "study.json is not as plan writes it: restore it"),
-        ({"study.json": "{", "metrics/README.md": ""}, "study.json is not as plan writes it: restore it"),
+        ({"study.json": "{}", "metrics/README.md": ""}, "study.json is not as it was written: restore it"),
+        ({"study.json": "{", "metrics/README.md": ""}, "study.json is not as it was written: restore it"),
     ],
 )
 def test_a_kept_study_that_is_not_whole_is_refused_in_a_line(tmp_path, monkeypatch, capsys, files, words):
@@ -205,6 +208,33 @@ def test_a_kept_study_that_is_not_whole_is_refused_in_a_line(tmp_path, monkeypat
     assert ending.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path}/{words}" in line
+
+
+def kept_study(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of one of the repository's, which a comparison is asked of."""
+    kept = shutil.copytree(Path(__file__).parents[1] / "docs/pilot/faster", folder / "kept")
+    monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline", "--study", str(kept)])
+    return kept
+
+
+def test_a_damaged_file_of_a_kept_study_is_to_be_restored(tmp_path, monkeypatch, capsys):
+    path = kept_study(tmp_path, monkeypatch) / "metrics/resnet20-baseline-13.json"
+    path.write_text("{}")
+    with pytest.raises(SystemExit) as ending:
+        tool.main()
+    assert ending.value.code == 2
+    assert f"{path} is not as it was written: restore it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", [5, 1])
+def test_of_a_kept_study_nothing_can_be_trained(tmp_path, monkeypatch, capsys, left):
+    kept = kept_study(tmp_path, monkeypatch)
+    for path in sorted(kept.glob("metrics/resnet20-baseline-1*.json"))[left:]:
+        path.unlink()
+    tool.main()
+    out = capsys.readouterr().out
+    assert "resnet20-baseline lacks 1" in out and "dvc" not in out
+    assert out.endswith(f"{tool.CHANCE}\n") == (left == 1)
 
 
 def test_to_a_kept_study_nothing_can_be_added(monkeypatch, capsys):

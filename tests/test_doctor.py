@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 import torch
 
-from lib.card import RunCard, read_with_study
+from lib.card import RunCard, depth, read_with_study
 from lib.checkpoint import Checkpoints
 from lib.device import cores
 from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics, write_metrics
+from lib.recipe import OF_THE_STUDY
 from lib.stopping import Stop
 from stages import train
 from tests.making import CARD, IC_CARD
@@ -50,7 +51,13 @@ def write_plan(*cards: RunCard) -> None:
     for card in cards:
         card.write(Path("plan", f"{card.name}.json"))
     runs = [card.name for card in cards]
-    write_whole(Path("plan/study.json"), canonical_json({"runs": runs, "preset": "small", "dataset": "auto"}))
+    networks = {
+        card.network: {"block": card.block, "depth": depth(card.block, card.blocks_per_stage)} for card in cards
+    }
+    sizes = {key: getattr(cards[0], key) for key in ("dataset", "epochs", "train_images", "test_images")}
+    study = {"runs": runs, "preset": "small", "networks": networks, "recipe": OF_THE_STUDY, **sizes}
+    study["report"] = {"figure_dpi": 50, "accuracy_from": 0.1}
+    write_whole(Path("plan/study.json"), canonical_json(study))
 
 
 @pytest.fixture(scope="session")
@@ -375,6 +382,9 @@ def test_the_plan_is_counted_and_a_damaged_card_is_bad(study: Path) -> None:
 
 def test_a_card_that_is_missing_is_bad_and_a_missing_study_is_noted(study: Path) -> None:
     Path("plan/study.json").unlink()
+    assert worst(list(doctor_study.plan(Project()))) == NOTE
+    runs = [CARD.name, IC_CARD.name]
+    write_whole(Path("plan/study.json"), canonical_json({"runs": runs, "preset": "small"}))  # the report refuses it
     assert worst(list(doctor_study.plan(Project()))) == NOTE
     write_plan(CARD, IC_CARD)
     Path("plan", f"{IC_CARD.name}.json").unlink()

@@ -30,6 +30,14 @@ def test_where_nobody_reads_the_output_any_more_it_ends_without_a_word(lines):
     process.stderr.close()
 
 
+def test_what_the_terminals_encoding_lacks_is_printed_otherwise():
+    """A table has dashes that Latin-1 has not; the results are written by then."""
+    code = "from lib.errors import errors_exit\nwith errors_exit('x'): print('a \u2013 b')"
+    environment = {"PYTHONIOENCODING": "latin-1"}
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert process.stdout == b"a ? b\n"
+
+
 @pytest.mark.parametrize(("failures", "status"), [([75], 75), ([75, 2], 2), ([1, 75], 1), ([2, 2], 2)])
 def test_of_several_failures_that_to_be_mended_first_decides(failures, status):
     assert status_of(failures) == status

@@ -727,16 +727,42 @@ def test_an_interruption_leaves_the_old_folder_and_no_scratch_folder(
     assert tree(folder.parent) == before
 
 
+@pytest.mark.parametrize("there", [False, True])
 def test_what_a_killed_process_left_is_swept_once_there_is_a_sound_folder(
-    folder: Path, cache: Path, official: Path, tmp_path: Path
+    there: bool, folder: Path, cache: Path, official: Path, tmp_path: Path
 ) -> None:
-    for name in (".cifar10-killed", ".cifar10-at_work", "cifar10-mine"):
-        (folder.parent / name / "new").mkdir(parents=True)
-        if "at_work" not in name:
-            os.utime(folder.parent / name, (0, 0))
-    before = tree(folder.parent)
-    with pytest.raises(BadInput):
-        obtain.obtain("cifar10", folder, str(tmp_path / "nowhere"), cache)
-    assert tree(folder.parent) == before  # the only copy of the data may be in it
+    if there:  # then nothing is made any more
+        obtain.obtain("cifar10", folder, str(official), cache)
+    left = [folder.parent / name for name in (".cifar10-killed", ".cifar10-at_work", "cifar10-mine")]
+    left.append(cache.parent / ".cifar10-download")
+    for each in left:
+        (each / "new").mkdir(parents=True)
+        if "at_work" not in each.name:
+            os.utime(each, (0, 0))
+    if not there:
+        with pytest.raises(BadInput):
+            obtain.obtain("cifar10", folder, str(tmp_path / "nowhere"), cache)
+        assert all(each.exists() for each in left)  # the only copy of the data may be in one
     obtain.obtain("cifar10", folder, str(official), cache)
     assert {path.name for path in folder.parent.iterdir()} == {"cifar10", "cifar10-mine", ".cifar10-at_work"}
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_a_download_that_is_killed_leaves_a_folder_that_is_swept(
+    folder: Path, cache: Path, archive: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a file of pooch's naming beside the archive, which nothing would know again."""
+    found: list[str] = []
+    monkeypatch.setattr(obtain.pooch, "retrieve", lambda *arguments, **_: found.append(Path(arguments[3]).name))
+    with pytest.raises(BadInput):  # nothing was downloaded
+        obtain.obtain("cifar10", folder, serve(sending(archive)).address, cache)
+    assert [name.startswith(obtain.SCRATCH) for name in found] == [True]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named_in_a_line(cache: Path, official: Path, tmp_path: Path) -> None:
+    """As one of another user's is; root may look into any, so here it is a name that no file may have."""
+    folder = tmp_path / ("x" * 300)
+    with pytest.raises(BadInput, match="File name too long: make room, give rights"):
+        cifar10.verified_files(folder)
+    with pytest.raises(BadInput, match="File name too long"):
+        obtain.obtain("cifar10", folder, str(official), cache)

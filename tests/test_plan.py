@@ -312,6 +312,18 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(line, key, nearest
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ResNet-8", "networks.ResNet-8: 'ResNet-8': a name is of"),
+        ("on", "networks.True: True: it should be a valid str"),
+    ],
+)
+def test_a_networks_name_that_cannot_be_is_named_as_yaml_reads_it(name, words, tmp_path):
+    text = with_key("networks", f"{{{name}: {{block: basic, blocks_per_stage: 1}}}}")
+    assert f"params.yaml: {words}" in refusal(tmp_path, text.encode())
+
+
+@pytest.mark.parametrize(
     ("text", "key"),
     [
         (f"{PARAMS}\ndropout_p: 0.1\n", "dropout_p"),

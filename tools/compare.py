@@ -9,14 +9,14 @@ by one measure.
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
 from lib import cells, circumstances, claims, markdown, plan
 from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
-from lib.metrics import RunMetrics
+from lib.metrics import RunMetrics, read_metrics
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
 from lib.results import read_so_far, read_study
@@ -25,7 +25,8 @@ from lib.words import counted, nearest, some
 
 NAMES = ["Model", "Depth", "Ordering", "Compared with"]
 DIFFERENCE = ("Difference", *cells.COMPARISON[1:])
-CHANCE = "None of these pairs has two finished seeds in common, so chance cannot be judged: train more by `dvc repro`."
+CHANCE = "None of these pairs has two finished seeds in common, so chance cannot be judged"
+TO_EQUAL = ": train the others by `dvc repro`"
 TO_ADD = ": add it to orderings in params.yaml and train it by `dvc repro`"
 HOW_TO_READ = (
     "Ordering minus the one it is compared with, of {measure}, paired by seed: mean, 95 % t-interval,\n"
@@ -34,6 +35,7 @@ HOW_TO_READ = (
 )
 
 ArmKey = tuple[str, str]  # network, ordering
+Read = TypeVar("Read")
 
 
 class Criterion(NamedTuple):
@@ -89,8 +91,8 @@ def main() -> None:
         if missing := ["-".join(key) for key in asked if key not in arms]:
             print(f"compare: without a finished run: {some(missing)}")
         if unequal := unequal_seeds(list(arms.values())):
-            print(f"compare: {unequal}")
-        print(answer(study, arms, pairs, CRITERIA[arguments.measure]))
+            print(f"compare: {unequal}" + TO_EQUAL * (not arguments.study))
+        print(answer(study, arms, pairs, CRITERIA[arguments.measure]) or CHANCE + more_seeds(study, arguments.study))
 
 
 def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
@@ -101,10 +103,25 @@ def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
     for path in (study, metrics):
         if not path.exists():
             raise BadInput(f"{path} is not there: name a folder with a plan's study.json and its runs' metrics/")
+    for each in metrics.glob("*.json"):
+        kept(read_metrics, each)
+    return kept(read_study, study), metrics
+
+
+def kept(read: Callable[[Path], Read], path: Path) -> Read:
+    """What a file of a kept study holds: no command can make it anew. Raises BadInput."""
     try:
-        return read_study(study), metrics
+        return read(path)
     except BadInput:
-        raise BadInput(f"{study} is not as plan writes it: restore it, as by `git checkout`") from None
+        raise BadInput(f"{path} is not as it was written: restore it, as by `git checkout`") from None
+
+
+def more_seeds(study: dict[str, Any], folder: Path | None) -> str:
+    """How to come to seeds in common: none in a kept study."""
+    if folder:
+        return ""
+    seeds = len({run.split("-")[2] for run in study["runs"]})
+    return ": train more by `dvc repro`" if seeds > 1 else ": add seeds by `dvc exp run -S 'seeds=[0,1]'`"
 
 
 def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tuple[ArmKey, ArmKey]]:
@@ -130,8 +147,11 @@ def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tup
 
 def answer(
     study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]], criterion: Criterion
-) -> str:
-    """What was run, a table of the comparisons that have runs, and how to read it; the study is of `pairs` alone."""
+) -> str | None:
+    """What was run, a table of the comparisons that have runs, and how to read it; None where chance cannot be judged.
+
+    The study is of `pairs` alone.
+    """
     there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
     compared = [
         compare(one.measured(criterion.of_run), other.measured(criterion.of_run), criterion.higher_is_better)
@@ -139,7 +159,7 @@ def answer(
     ]
     results = [each for each in corrected(compared, len(pairs)) if each is not None]
     if not several(results):
-        return CHANCE
+        return None
     rows = [row_of(*sides, comparison) for sides, comparison in zip(there, results, strict=True)]
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
     table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib.card import RunCard
-from lib.files import read_json
 from lib.metrics import RunMetrics, read_metrics
+from lib.results import read_study
 from lib.words import counted
 from tools.doctor import BAD, NOTE, OK, Finding
 from tools.doctor_project import DATA, METRICS, PLAN, Kept, Project, attempt, size
@@ -23,14 +23,13 @@ def plan(project: Project) -> Iterator[Finding]:
         return
     for fault in (card for card in project.runs.values() if isinstance(card, str)):
         yield Finding(BAD, "plan", fault, MAKE_PLAN)
-    study = attempt(read_json, PLAN / "study.json")
-    preset = f"preset {study['preset']}" if isinstance(study, dict) and "preset" in study else None
+    study = attempt(read_study, PLAN / "study.json")
     epochs = "/".join(str(each) for each in sorted({card.epochs for card in project.cards.values()}))
     found = f"{len(project.cards)} of {len(project.runs)} cards sound, {epochs} epochs"
-    if preset:
-        yield Finding(OK, "plan", f"{found}, {preset}")
-    else:
+    if isinstance(study, str):
         yield Finding(NOTE, "plan", f"{found}; no sound study.json, which download and report need", MAKE_PLAN)
+    else:
+        yield Finding(OK, "plan", f"{found}, preset {study['preset']}")
 
 
 def data(project: Project) -> Iterator[Finding]:

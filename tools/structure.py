@@ -16,6 +16,7 @@ from lib.errors import BadInput, errors_exit
 from lib.ic import IC
 from lib.plan import checked_ordering, read_study
 from lib.resnet import Block, ResNet
+from lib.words import counted
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def structure(name: str, block: str, blocks_per_stage: int, ordering: str) -> It
         where = f"stage {number}"
         for text, alike in itertools.groupby(map(drawn_block, stage.children())):
             count = len(list(alike))
-            many = "first block" if where and count == 1 else f"{count} {'blocks' if where else 'more blocks'}"
+            many = "first block" if where and count == 1 else counted(count, "block" if where else "more block")
             yield f"  {where:7}  {many:14}  {text}"
             where = ""
     yield f"  output   {drawn(network.classifier)}"
