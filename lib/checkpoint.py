@@ -146,9 +146,12 @@ class Checkpoints:
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04}.ckpt"
 
-    def require_room(self, snapshot_bytes: int) -> None:
-        """Raise BadInput unless those kept and the one being written will fit on the disk, at so many bytes each."""
-        held = sum(self.path(epoch).stat().st_size for epoch in self.epochs(10**9))
+    def require_room(self, snapshot_bytes: int, epochs: int) -> None:
+        """Raise BadInput unless those kept and the one being written will fit on the disk, at so many bytes each.
+
+        Those up to the last of the run's epochs make room for others; any of a longer run stay.
+        """
+        held = sum(self.path(epoch).stat().st_size for epoch in self.epochs(up_to=epochs))
         require_room(self.folder, (KEPT + 1) * snapshot_bytes - held)
 
     def _warn_of_others(self) -> None:

@@ -13,7 +13,8 @@ from lib.errors import BadInput, TryAgain
 from lib.words import counted
 
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
-DEVICE_LOST = re.compile(r"CUDA|cuDNN|cuBLAS|NVML", re.IGNORECASE)
+# What a GPU's own libraries report, and not what PyTorch says of tensors that lie on the wrong device.
+DEVICE_LOST = re.compile(r"(CUDA|cuDNN|cuBLAS) (driver )?error|(CUDNN|CUBLAS)_STATUS|CUDA_ERROR|NVML_|No CUDA GPUs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Circumstances:
 
     torch: str
     device: str  # "cpu", or the GPU's name
-    instructions: str | None = None  # of a CPU: the widest vector instructions PyTorch uses, as "AVX512"
+    instructions: str | None = None  # of a CPU: what it computes by, as "AVX512 avx512_bf16"
     threads: int | None = None  # of a CPU: among how many sums are split
     layers: str | None = None  # of a GPU: "fused" or "one by one"
 
@@ -41,8 +42,17 @@ def circumstances(device: torch.device, *, fused: bool = False) -> Circumstances
     """Those of this process on that device, and whether layers are fused there."""
     version = str(torch.__version__)  # it is of a class of its own, which a checkpoint could not hold
     if device.type == "cpu":
-        return Circumstances(version, "cpu", torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+        return Circumstances(version, "cpu", instructions(), torch.get_num_threads())
     return Circumstances(version, torch.cuda.get_device_name(device), layers="fused" if fused else "one by one")
+
+
+def instructions() -> str:
+    """The widest vector instructions that PyTorch uses here, and what this CPU has for bfloat16.
+
+    With avx512_bf16 or amx_bf16 oneDNN rounds otherwise, and of two CPUs with AVX-512 one may have them.
+    """
+    of_bfloat16 = sorted(name for name, there in torch.cpu.get_capabilities().items() if there and "bf16" in name)
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *of_bfloat16])
 
 
 def pick_device(wanted: str) -> torch.device:

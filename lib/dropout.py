@@ -47,14 +47,14 @@ def dropped_positions(count: int, p: float) -> torch.Tensor:
     each length is right to 2^-32.
     """
     positions = _strikes(count, p)
-    while len(positions) == 0 or positions[-1] < count - 1:  # the process may strike again before the end
-        reached = int(positions[-1]) + 1 if len(positions) else 0
+    while positions[-1] < count - 1:  # the process may strike again before the end
+        reached = int(positions[-1]) + 1
         positions = torch.cat([positions, _strikes(count - reached, p) + reached])
     return positions[: torch.searchsorted(positions, count)]
 
 
 def _strikes(count: int, p: float) -> torch.Tensor:
-    """The first strikes from 0 on, so many that they nearly always reach `count`."""
+    """The first strikes from 0 on, at least eight and so many that they nearly always reach `count`."""
     expected = count * p
     gaps = _uniform(int(expected + 6 * math.sqrt(expected) + 8)).log_().mul_(1 / math.log1p(-p)).clamp_(max=count)
     return gaps.to(torch.int64).add_(1).cumsum_(0).sub_(1)

@@ -190,12 +190,10 @@ def fit(
 
 
 def on_cpu(state: Any) -> Any:
-    """The same dicts and lists, with every tensor on the CPU."""
-    if isinstance(state, torch.Tensor):
-        return state.cpu()
+    """The same dicts, with every tensor on the CPU."""
     if isinstance(state, dict):
         return {key: on_cpu(value) for key, value in state.items()}
-    return [on_cpu(value) for value in state] if isinstance(state, list) else state
+    return state.cpu() if isinstance(state, torch.Tensor) else state
 
 
 def check_finite(tally: Tally, epoch: int) -> None:

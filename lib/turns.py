@@ -14,6 +14,8 @@ AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
 def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
     """Go through all runs, by name, a step of each at a time, as many at once as a GPU's memory holds.
 
+    On a CPU, where that gains nothing, AT_ONCE: give it few.
+
     One that fails does so alone: it is named, and the others go on. Raises StageError at the end if any did, and
     Stopped at once if the process is to stop.
     """

@@ -122,7 +122,7 @@ def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> It
         if done is None or done.epoch < card.epochs:
             size, checkpoint_size = bytes_of(model)
             require_room(weights.parent, size)
-            checkpoints.require_room(checkpoint_size)
+            checkpoints.require_room(checkpoint_size, card.epochs)
             for after_step in steps(card, data, model, done, progress, shared):
                 if after_step is not None:  # the step was an epoch's last
                     snapshot = after_step

@@ -498,10 +498,10 @@ def test_room_is_needed_for_those_kept_and_the_one_being_written(
     usage = type(shutil.disk_usage("/"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - free, free))
     if enough:
-        checkpoints.require_room(1000)
+        checkpoints.require_room(1000, epochs=3)
         return
     with pytest.raises(BadInput, match="make room"):
-        checkpoints.require_room(1000)
+        checkpoints.require_room(1000, epochs=3)
 
 
 def test_room_that_checkpoints_have_already_is_not_asked_for_again(
@@ -511,10 +511,12 @@ def test_room_that_checkpoints_have_already_is_not_asked_for_again(
     size = checkpoints.path(1).stat().st_size
     usage = type(shutil.disk_usage("/"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - size, size))
-    checkpoints.require_room(size)
+    checkpoints.require_room(size, epochs=3)
+    with pytest.raises(BadInput, match="make room"):
+        checkpoints.require_room(size, epochs=1)  # the second is of a longer run, and stays
     checkpoints.path(1).unlink()
     with pytest.raises(BadInput, match="make room"):
-        checkpoints.require_room(size)
+        checkpoints.require_room(size, epochs=3)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])

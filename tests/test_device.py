@@ -42,7 +42,17 @@ def test_memory_that_runs_out_is_bad_input_that_names_the_batch_size(error: Exce
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["CUDA error: an illegal memory access", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA driver error: unknown error",
+        "CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`",
+        "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
+        "No CUDA GPUs are available",
+    ],
+)
 def test_a_device_that_is_lost_is_worth_another_try(text: str) -> None:
     with pytest.raises(TryAgain, match="same command"), device.failures_explained(64):
         raise RuntimeError(text)
@@ -62,9 +72,33 @@ def test_metrics_name_a_gpu_by_itself_unless_layers_were_not_fused_there() -> No
     assert str(fused) == "PyTorch 2.11 on NVIDIA Z9 (layers fused)"
 
 
-def test_any_other_fault_stays_what_it_is() -> None:
-    with pytest.raises(RuntimeError, match="shapes differ"), device.failures_explained(64):
-        raise RuntimeError("shapes differ")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shapes differ",
+        "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!",
+        "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation",
+    ],
+)
+def test_any_other_fault_stays_what_it_is(text: str) -> None:
+    """A layer of one's own that is at fault, even on a GPU: the same command would meet it again."""
+    with pytest.raises(RuntimeError, match=text[:20]), device.failures_explained(64):
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize(
+    ("has", "told"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, ""),
+        ({"avx512_bf16": True, "amx_bf16": True, "amx_int8": True}, " amx_bf16 avx512_bf16"),
+    ],
+)
+def test_a_cpus_instructions_for_bfloat16_are_told(
+    has: dict[str, bool], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With them oneDNN's convolutions round otherwise, though the vectors are as wide."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert device.instructions() == torch.backends.cpu.get_cpu_capability() + told
 
 
 @pytest.mark.parametrize("began, now", [(1, 1), (2, 2), (10_000, 1), (None, 1)])
@@ -90,6 +124,6 @@ def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.Monke
 def test_the_circumstances_of_a_cpu_are_all_that_bits_depend_on() -> None:
     here = device.circumstances(torch.device("cpu"))
     assert (here.torch, here.device, here.threads) == (torch.__version__, "cpu", torch.get_num_threads())
-    assert here.instructions == torch.backends.cpu.get_cpu_capability()
+    assert here.instructions == device.instructions()
     assert type(here.torch) is str  # torch's own class of version could not be kept in a checkpoint
     assert "1 thread)" in str(here)

@@ -349,7 +349,7 @@ def test_a_folder_that_cannot_be_written_is_bad(study: Path, monkeypatch: pytest
 def test_the_bytes_are_those_that_training_asks_for(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(train, "require_room", lambda folder, needed: asked.append(needed))
-    monkeypatch.setattr(Checkpoints, "require_room", lambda self, needed: asked.append(needed))
+    monkeypatch.setattr(Checkpoints, "require_room", lambda self, needed, epochs: asked.append(needed))
     list(train.train(*read_with_study([Path("plan", f"{IC_CARD.name}.json")])[0], train.Shared(Stop(), 1)))
     assert asked == list(train.bytes_of(train.model_of(IC_CARD)))
 
