@@ -82,7 +82,7 @@ def measure(jobs: Sequence[Job], device: torch.device, *, minutes: float, quick:
         print(f"benchmarks: busy here (load {load}): that slows loops of several threads most", file=sys.stderr)
     name = machine.device_name(device)
     path = FOLDER / f"{machine.slug(name)}.json"
-    record = Record(name, elsewhere(functools.partial(ceilings.measured, device)), (), ())
+    record = Record(name, elsewhere(functools.partial(ceilings.measured, device, quick)), (), ())
     if path.exists() and not quick:  # races over other networks stay, each with its own commit and load
         older = Record.read(path)
         record = record.with_races(older.races, older.scale)
@@ -99,7 +99,6 @@ def measure(jobs: Sequence[Job], device: torch.device, *, minutes: float, quick:
                 job.contenders,
                 images,
                 device,
-                record.ceilings,
                 repeats=2 if quick else 5,
                 seconds=share,
             )

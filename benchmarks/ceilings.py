@@ -13,11 +13,6 @@ from benchmarks.record import Ceilings, Work
 from benchmarks.stopwatch import wait_for_device
 from lib.resnet import ResNet
 
-# How often a training step passes a convolution's output over memory at the least, with everything between two
-# convolutions fused into them: forward it is written and read; backward its gradient is written, read for the inputs'
-# gradient, and read beside it for the weights'; and normalisation's backward pass sums over both before it can begin.
-PASSES = 8
-
 
 def work(network: Network) -> Work:
     """Counted without memory for the weights, on PyTorch's meta device."""
@@ -37,9 +32,14 @@ def work(network: Network) -> Work:
     )
 
 
-def measured(device: torch.device) -> Ceilings:
-    """Of the whole device: square matrix products, and a copy far larger than any cache (bytes read and written)."""
+def measured(device: torch.device, quick: bool) -> Ceilings:
+    """Of the whole device: square matrix products, and a copy far larger than any cache (bytes read and written).
+
+    Quickly they are only tried.
+    """
     size, elements = (8192, 1 << 28) if device.type == "cuda" else (2048, 1 << 26)
+    if quick:
+        size, elements = 256, 1 << 18
     rates = {}
     for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

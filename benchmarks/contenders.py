@@ -59,7 +59,7 @@ PLAIN = Contender("plain loop", "plain", "float32")
 
 
 def competitors(device: torch.device) -> list[Contender]:
-    """Those of a race: the plain loop, the best that plain PyTorch comes to, and the engine as it trains a study."""
+    """Those of a race: the plain loop, eager PyTorch tuned, and the engine as it trains a study."""
     if device.type == "cuda":
         return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
     cores = on_cores()

@@ -10,15 +10,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from benchmarks import machine
-from benchmarks.ceilings import PASSES, work
+from benchmarks.ceilings import work
 from benchmarks.contenders import BATCH_SIZE, Contender, Network
 from benchmarks.data import TEST_IMAGES, TRAIN_IMAGES, Source
-from benchmarks.record import Ceilings, Race, Result, Spread, Work
+from benchmarks.record import Race, Result, Spread
 from benchmarks.stopwatch import PARTS
 from benchmarks.worker import Block, Team
 from lib.errors import StageError
 
-BYTES = {"float32": 4, "bfloat16": 2}  # of a number
 LEAST_REPEATS = 3  # however long they take
 LEAST_SECONDS = 1.0  # of a block: a shorter one measures mostly its own start
 STEPS_PER_EPOCH = -(-TRAIN_IMAGES // BATCH_SIZE)
@@ -76,7 +75,6 @@ def run(
     contenders: Sequence[Contender],
     source: Source,
     device: torch.device,
-    ceilings: Ceilings,
     *,
     repeats: int,
     seconds: float,
@@ -104,10 +102,9 @@ def run(
             if not on_cpu and not entrant.contender.recorded:
                 entrant.look_inside()
             entrant.evaluate()
-        needed = work(network)
-        results = tuple(result(entrant, entrants[:place], needed, ceilings) for place, entrant in enumerate(entrants))
+        results = tuple(result(entrant, entrants[:place]) for place, entrant in enumerate(entrants))
     circumstances = dataclasses.replace(before, load_after=machine.load())
-    return Race(network.name, network.ordering, needed, circumstances, results)
+    return Race(network.name, network.ordering, work(network), circumstances, results)
 
 
 def seconds_of_a_block(left: float, of: float, blocks: int) -> float:
@@ -129,7 +126,7 @@ def able(entrants: Sequence[Entrant], do: Callable[[Entrant], None]) -> list[Ent
     return found
 
 
-def result(entrant: Entrant, before: Sequence[Entrant], needed: Work, ceilings: Ceilings) -> Result:
+def result(entrant: Entrant, before: Sequence[Entrant]) -> Result:
     """What the measurements of an entrant come to; it is compared with the reference loops before it."""
     contender = entrant.contender
     images_per_second = Spread.of(entrant.rates)
@@ -138,7 +135,6 @@ def result(entrant: Entrant, before: Sequence[Entrant], needed: Work, ceilings: 
     evaluation = TEST_IMAGES * contender.side_by_side / entrant.evaluated
     parts = parts_of_a_step(entrant.watched)
     data = parts["data"] + entrant.epoch_start / STEPS_PER_EPOCH if parts else None
-    bytes_per_image = PASSES * needed.convolution_outputs_per_image * BYTES[contender.precision]
     return Result(
         contender=contender.name,
         precision=contender.precision,
@@ -154,15 +150,7 @@ def result(entrant: Entrant, before: Sequence[Entrant], needed: Work, ceilings: 
         epoch_seconds=round(epoch + evaluation, 2),
         evaluation_share=round(evaluation / (epoch + evaluation), 5),
         peak_bytes=sum(entrant.team.ask("peak_bytes")),
-        compute_share=share(
-            images_per_second.median * needed.flop_per_image, ceilings.flop_per_second[contender.precision]
-        ),
-        memory_share=share(images_per_second.median * bytes_per_image, ceilings.copied_bytes_per_second),
     )
-
-
-def share(reached: float, ceiling: float) -> float:
-    return round(reached / ceiling, 4)
 
 
 def ratios(rates: Sequence[float], others: Sequence[float]) -> list[float]:

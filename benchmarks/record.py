@@ -10,6 +10,11 @@ from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
 FOLDER = Path(__file__).with_name("records")
+BYTES = {"float32": 4, "bfloat16": 2}  # of a number
+# How often a training step passes a convolution's output over memory at the least, with everything between two
+# convolutions fused into them: forward it is written and read; backward its gradient is written, read for the inputs'
+# gradient, and read beside it for the weights'; and normalisation's backward pass sums over both before it can begin.
+PASSES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +31,31 @@ class Spread:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ceilings:
-    """What the whole device was measured to do at most."""
-
-    flop_per_second: dict[str, float]  # in matrix products, by precision
-    copied_bytes_per_second: float  # read and written
-
-
-@dataclasses.dataclass(frozen=True)
 class Work:
     """What a training step needs."""
 
     parameters: int
     flop_per_image: float  # forward and backward
     convolution_outputs_per_image: float  # elements
+
+    def bytes_per_image(self, precision: str) -> float:
+        """The fewest that a step could read and write."""
+        return PASSES * self.convolution_outputs_per_image * BYTES[precision]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceilings:
+    """What the whole device was measured to do at most."""
+
+    flop_per_second: dict[str, float]  # in matrix products, by precision
+    copied_bytes_per_second: float  # read and written
+
+    def share(self, work: Work, precision: str, images_per_second: float) -> float:
+        """How much of what the nearer of the two ceilings allows: the roofline."""
+        return images_per_second * max(
+            work.flop_per_image / self.flop_per_second[precision],
+            work.bytes_per_image(precision) / self.copied_bytes_per_second,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +88,11 @@ class Result:
     evaluated_per_second: float  # images
     epoch_seconds: float  # until each of its trainings is an epoch further, evaluation included
     evaluation_share: float  # of that
-    peak_bytes: int  # of all its processes: on a GPU tensors, else whole processes
-    compute_share: float  # of the ceiling of matrix products in its precision
-    memory_share: float  # of the copying ceiling, for the fewest bytes a step could do with
+    peak_bytes: int  # of all its processes: on a GPU what PyTorch holds there, else whole processes
 
     @property
     def side_by_side(self) -> int:
         return self.processes * self.runs
-
-    @property
-    def roofline_share(self) -> float:
-        """Of what the nearer of the two ceilings allows."""
-        return max(self.compute_share, self.memory_share)
 
 
 @dataclasses.dataclass(frozen=True)

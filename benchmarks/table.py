@@ -49,7 +49,7 @@ def filled(text: str, middle: str, page: Path) -> str:
 
 def overview(record: Record) -> str:
     """A device's speeds, and what they were measured under."""
-    return f"**{record.device}**{conditions(record.races)}\n\n{speeds(record.races)}\n"
+    return f"**{record.device}**{conditions(record.races)}\n\n{speeds(record)}\n"
 
 
 def tables(all_records: Iterable[Record]) -> str:
@@ -60,7 +60,7 @@ def tables(all_records: Iterable[Record]) -> str:
 def device_tables(record: Record) -> str:
     parts = [f"**{record.device}**{conditions([*record.races, *record.scale])}", ceilings(record)]
     if record.races:
-        parts += [speeds(record.races), folded("Where a step's time goes; an epoch; memory", times(record.races))]
+        parts += [speeds(record), folded("Where a step's time goes; an epoch; memory", times(record.races))]
     if record.scale:
         parts.append(curve(record.scale))
     return "\n\n".join(parts) + "\n"
@@ -87,8 +87,9 @@ def ceilings(record: Record) -> str:
     return f"Ceilings measured there: matrix products {', '.join(products)}; copying {copied:,.0f} GB/s."
 
 
-def speeds(races: Sequence[Race]) -> str:
+def speeds(record: Record) -> str:
     """Training images per second of each contender, and what the last comes to."""
+    races = record.races
     contenders = names(result.contender for race in races for result in race.results)
     ways = {result.contender: way(result) for race in races for result in race.results}
     references = names(name for race in races for result in race.results for name in result.times_faster)
@@ -102,7 +103,8 @@ def speeds(races: Sequence[Race]) -> str:
         last = of.get(compared)
         faster = last.times_faster if last else {}
         ratios = [spread(faster[name]) if name in faster else "–" for name in references]
-        rows.append([race.network, race.ordering, *rates, *ratios, f"{last.roofline_share:.0%}" if last else "–"])
+        share = record.ceilings.share(race.work, last.precision, last.images_per_second.median) if last else None
+        rows.append([race.network, race.ordering, *rates, *ratios, "–" if share is None else f"{share:.0%}"])
     header = ["network", "ordering", *(f"{name}, {ways[name]}" for name in contenders)]
     against = [f"{compared} / {name}" for name in references]
     return table([*header, *against, f"{compared}: of roofline"], rows, names=2)

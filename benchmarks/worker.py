@@ -21,7 +21,7 @@ from benchmarks.reference import PlainLoop, TunedLoop
 from benchmarks.stopwatch import wait_for_device
 from lib import cifar10, recorded
 from lib.device import make_deterministic, pick_device
-from lib.errors import StageError
+from lib.errors import StageError, errors_exit
 from lib.memory import keep_freed_memory
 from lib.resnet import ResNet
 from lib.turns import in_turns
@@ -91,9 +91,9 @@ class Trainer:
         return Block(images, time.perf_counter() - start, {})
 
     def peak_bytes(self) -> int:
-        """The most memory that was taken: on a GPU by tensors, else by the whole process."""
+        """The most memory that was taken: on a GPU by PyTorch, with what recordings keep, else in all."""
         if torch.cuda.is_available():
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_reserved()
         # Linux hands down the high-water mark of the process that started this one, which holds no data: never higher.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -106,13 +106,14 @@ def serve(connection: Connection, contender: Contender, network: Network, source
     if contender.threads:
         torch.set_num_threads(contender.threads)
     os.environ[recorded.SWITCH] = str(int(contender.recorded))
-    trainer = Trainer(contender, network, source, pick_device(wanted))
-    while True:
-        try:
-            method, arguments = connection.recv()
-        except EOFError:
-            return
-        connection.send(getattr(trainer, method)(*arguments))
+    with errors_exit(f"benchmarks: {contender.name}"):
+        trainer = Trainer(contender, network, source, pick_device(wanted))
+        while True:
+            try:
+                method, arguments = connection.recv()
+            except EOFError:
+                return
+            connection.send(getattr(trainer, method)(*arguments))
 
 
 class Team:

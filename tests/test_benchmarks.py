@@ -50,14 +50,12 @@ def result_of(contender: str, images_per_second: float, times_faster: dict[str, 
         epoch_seconds=1020.0,
         evaluation_share=0.02,
         peak_bytes=1_500_000_000,
-        compute_share=0.5,
-        memory_share=0.25,
     )
 
 
 PLAIN, OURS = result_of("plain loop", 50.0, {}), result_of("ours", 150.0, {"plain loop": Spread(3.0, 2.9, 3.1)})
 CIRCUMSTANCES = Circumstances("synthetic", "abc of 2021-01-02", "3.11", "2.14", "0.29", 0.1, 1.9)
-HELD = Race("resnet8", "conv_relu_ic", Work(1000, 2e6, 3e4), CIRCUMSTANCES, (PLAIN, OURS))
+HELD = Race("resnet8", "conv_relu_ic", Work(1000, 2e11 / 300, 3e4), CIRCUMSTANCES, (PLAIN, OURS))
 RECORD = Record("CPU, 2 cores", Ceilings({"float32": 2e11, "bfloat16": 4e11}, 3e10), (HELD,), (HELD,))
 
 
@@ -271,6 +269,15 @@ def test_work_is_counted_by_hand_for_a_network_without_blocks_to_speak_of():
     forward += 2 * 16 * 16 * 32 * (9 * 16 + 9 * 32 + 16) + 2 * 8 * 8 * 64 * (9 * 32 + 9 * 64 + 32) + 2 * 64 * 10
     # Backward computes each product twice, for inputs and weights; of the images no gradient is wanted.
     assert counted.flop_per_image == 3 * forward - 2 * 32 * 32 * 9 * 16 * 3
+
+
+def test_the_share_of_the_roofline_is_that_of_the_nearer_ceiling():
+    """1e6 FLOP and 8 x 1000 numbers of 4 or 2 bytes an image; 5e3 and 1e4 products, 1e3 copies a second at most."""
+    work = Work(parameters=1, flop_per_image=1e6, convolution_outputs_per_image=1000)
+    found = Ceilings({"float32": 5e9, "bfloat16": 1e10}, 3.2e7)
+    assert found.share(work, "float32", 500) == 0.5  # copying: 1000 images a second, multiplying: 5000
+    assert found.share(work, "bfloat16", 500) == 0.25
+    assert dataclasses.replace(found, copied_bytes_per_second=1e12).share(work, "bfloat16", 500) == 0.05
 
 
 # ---- the record and the README
