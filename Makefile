@@ -6,6 +6,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:  # an environment that was made by half would be taken for whole
 .PHONY: help rehearsal study fleet power compare doctor benchmark test crash-test lint env env-dev env-fleet lock clean
 
 help:  ## list these commands
@@ -78,4 +79,4 @@ lock: env-dev  ## pin requirements*.in anew, with hashes, for Python 3.11-3.13 o
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 clean:  ## remove what the pipeline made and git does not keep (checkpoints and data stay)
-	rm -rf plan models rehearsal dvc_plots .pytest_cache .mypy_cache .ruff_cache
+	rm -rf plan models plots/report.html rehearsal rehearsal.new dvc_plots .pytest_cache .mypy_cache .ruff_cache

@@ -66,7 +66,8 @@ class Cluster:
     ) -> None:
         connect(address, slots, code)
         self.digests = digests
-        self.data = [ray.put(dict(data))]
+        with reached():
+            self.data = [ray.put(dict(data))]
         self.pending: dict[Any, Any] = {}  # what is to come, and the task it comes from
 
     @property
@@ -147,17 +148,27 @@ def connect(address: str, slots: int, code: Path) -> None:
         options |= {"num_cpus": slots, "include_dashboard": False}
     elif address != AUTO:
         require_answer(address)
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **options)
-    except SystemExit:  # Ray takes SIGTERM for itself while it connects
+    except SystemExit:  # Ray takes SIGTERM for itself
         raise Stopped("stopped by SIGTERM while the cluster was being reached", signal.SIGTERM) from None
     except Exception as error:  # of many classes; its message says which
-        raise BadInput(f"--address {address}: {said_in_a_line(str(error))}") from None
+        raise BadInput(f"--address {address}: {said_in_a_line(str(error), address)}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def said_in_a_line(text: str) -> str:
-    """What is wrong where Ray cannot connect, and the cure."""
+def said_in_a_line(text: str, address: str) -> str:
+    """What is wrong where Ray cannot connect to an address, and the cure."""
     text = " ".join(text.split())[:400]
+    if "AF_UNIX" in text:
+        return f"the folder for Ray's sockets has too long a name ({text}): set RAY_TMPDIR to a short one, as /tmp"
+    if address == LOCAL:
+        return f"Ray could not start here ({text}): `ray start --head` may say more"
+    if "No node info" in text:
+        cure = "make it one by `ray start --address=...` here, or give ray://host:10001"
+        return f"this machine is no node of that cluster ({text}): {cure}"
     if "Version mismatch" in text:
         cure = "install here what the cluster has, or there what requirements-fleet.txt names"
         return f"Ray and Python must be the same there and here ({text}): {cure}"

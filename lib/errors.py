@@ -43,6 +43,14 @@ def status_of(failures: Iterable[int]) -> int:
     return max(set(failures) - {TryAgain.status}, default=TryAgain.status)
 
 
+def ending_of(status: int) -> str:
+    """How a process ended that came to no good, by its exit status as subprocess gives it: below 0 for a signal."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = signal.Signals(-status).name
+    return f"killed by {name}" + " (was memory short?)" * (name == "SIGKILL")
+
+
 def printable(text: str, kept: str = "") -> str:
     """A text without what a terminal would obey, but for the characters to be kept."""
     return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from lib.checkpoint import Damaged
-from lib.errors import BadInput, StageError, TryAgain
+from lib.errors import BadInput, StageError, TryAgain, ending_of
 from lib.fleet_plan import Job, Member, jobs_for
 from lib.fleet_worker import Began, Came, Ended, News, Order
 
@@ -75,19 +75,22 @@ class Fleet:
             time.sleep(0.1)
 
     def _again(self, job: Job) -> None:
-        """Let a job be tried again in a while, longer with each death."""
+        """Let a job be tried again in a while, longer with each death, twice as long each time it is turned away."""
         for member in job.members:
             member.node = ""
-        self.later.append((time.monotonic() + PAUSE * max(member.deaths for member in job.members), job))
+        pauses = max(max(each.deaths, 2 ** min(each.turned_away, 6) - 1) for each in job.members)
+        self.later.append((time.monotonic() + PAUSE * pauses, job))
 
     def _start(self, job: Job) -> None:
-        for member in job.members:
-            member.node = ""
         self.jobs[self.engine.start([member.order() for member in job.members], job.gpu)] = job
 
     def _handle(self, task: Any, job: Job, news: News | Any) -> None:
         if isinstance(news, Began):
             self._require_same_versions(news)
+            if self._is_to_wait_for_another_host(job, host_of(news.node)):
+                self._close(task)
+                self._again(job)
+                return
             for member in job.members:
                 member.node = news.node
             newest = {member.name: member.newest() for member in job.members}
@@ -102,7 +105,22 @@ class Fleet:
         elif isinstance(news, Ended) and news.status >= 0 and news.status not in TRIED_AGAIN:
             self._ended(task, job, news)
         else:
-            self._lost(task, job, last_line(news.log) if isinstance(news, Ended) else news.reason)
+            self._lost(task, job, reason_of(news) if isinstance(news, Ended) else news.reason)
+
+    def _is_to_wait_for_another_host(self, job: Job, host: str) -> bool:
+        """Whether a run of the job has failed on that host, and a host on which none has is at work.
+
+        A node with a full disk is free again at once: without this it would take, and fail, all that wait.
+        """
+        failed_on = set[str]().union(*(member.failed_on for member in job.members))
+        at_work = {host_of(member.node) for other in self.jobs.values() for member in other.members if member.node}
+        if host not in failed_on or at_work <= failed_on:
+            return False
+        for member in job.members:
+            member.turned_away += 1
+            if member.turned_away == 1:
+                self.display.say(f"{member.name}  waits for another node than {host}")
+        return True
 
     def _came(self, job: Job, news: Came) -> None:
         (member,) = (each for each in job.members if each.name == news.run)
@@ -122,6 +140,7 @@ class Fleet:
         self._close(task)
         for member in job.left:
             fault = fault_of(news.log, member.name) or last_line(news.log)
+            member.failed_on.add(host_of(member.node))
             if member.tried_alone:
                 self._fail(member, fault, news.status)
             else:
@@ -137,6 +156,8 @@ class Fleet:
         self._close(task)
         for member in job.left:
             member.deaths += 1
+            if member.deaths > 1:  # the first may be anything, and a free slot is worth more than suspicion
+                member.failed_on.add(host_of(member.node))
             if member.deaths == DEATHS:
                 self._fail(member, f"its worker died {DEATHS} times without an epoch in between ({reason})", 75)
         if job.left:
@@ -163,6 +184,15 @@ class Fleet:
                     f"{began.node} has {what} {there}, here is {here}: results would differ. Install there what "
                     f"requirements-fleet.txt names, or here what the cluster has"
                 )
+
+
+def host_of(node: str) -> str:
+    """The host's name of a node as it is shown: "gpu-7 GPU 0"."""
+    return node.split(" ")[0].removesuffix(",")
+
+
+def reason_of(ended: Ended) -> str:
+    return ending_of(ended.status) if ended.status < 0 else last_line(ended.log)
 
 
 def fault_of(log: str, run: str) -> str | None:

@@ -73,6 +73,7 @@ class Worker:
     def __init__(self, orders: Sequence[Order], data: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]):
         self.orders, self.data, self.fetch = orders, data, fetch
         self.sent = {order.run: 0 for order in orders}  # the last epoch that the driver has
+        self.found: dict[str, int] = {}  # the last that an earlier task has left here: it may be damaged
         self.process: subprocess.Popen[bytes] | None = None
         self.gpu = False
         self.mine = contextlib.ExitStack()  # what this worker holds until its end: its folder, its runs
@@ -122,6 +123,7 @@ class Worker:
                 write_whole(self.place / "plan" / f"{order.run}.json", order.card)
                 kept = self._kept(order)
                 os.utime(kept)  # else it might be swept before the training holds it
+                self.found[order.run] = epoch_of(newest) if (newest := self._newest(order)) else 0
                 (self.place / "checkpoints" / order.folder).symlink_to(kept)
                 if order.run in checkpoints:
                     name, content = checkpoints[order.run]
@@ -137,7 +139,9 @@ class Worker:
         while True:
             ended = self.process.poll() is not None  # asked first: what was written just before the end is then seen
             for order in self.orders:
-                if came := self._newer(order):
+                # What lay here is sent once the training has taken it for sound: gone past it, or ended.
+                above = self.sent[order.run] if ended else max(self.sent[order.run], self.found[order.run])
+                if came := self._newer(order, above):
                     return came
             strange = {path.name for path in self.place.glob("checkpoints/*")} - {each.folder for each in self.orders}
             if strange:
@@ -146,14 +150,17 @@ class Worker:
                 return self._end()
             time.sleep(0.1)
 
-    def _newer(self, order: Order) -> Came | None:
-        """A run's newest checkpoint, if the driver has none so new. It may be gone when read: there is a newer then."""
-        folder = self._kept(order)
-        found = [path.name for path in folder.glob("*.ckpt") if CHECKPOINT.fullmatch(path.name)]
-        newest = max((name for name in found if epoch_of(name) <= order.epochs), key=epoch_of, default=None)
-        if newest and epoch_of(newest) > self.sent[order.run]:
+    def _newest(self, order: Order) -> str | None:
+        """The name of a run's newest checkpoint here."""
+        found = [path.name for path in self._kept(order).glob("*.ckpt") if CHECKPOINT.fullmatch(path.name)]
+        return max((name for name in found if epoch_of(name) <= order.epochs), key=epoch_of, default=None)
+
+    def _newer(self, order: Order, above: int) -> Came | None:
+        """A run's newest checkpoint, above an epoch. It may be gone when it is read: then there is a newer one."""
+        newest = self._newest(order)
+        if newest and epoch_of(newest) > above:
             with contextlib.suppress(FileNotFoundError):
-                content = (folder / newest).read_bytes()
+                content = (self._kept(order) / newest).read_bytes()
                 self.sent[order.run] = epoch_of(newest)
                 return Came(order.run, newest, content)
         return None

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a bar on a terminal, and one line an epoch everywhere."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from lib.metrics import EpochRecord
+from lib.stopping import ENDS_WITH_PARENT
 
 
 class Progress:
@@ -36,10 +38,14 @@ class Progress:
     def batches(
         self, epoch: int, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Pass an epoch's batches on and show a bar of how far it is, if standard error is a terminal."""
+        """Pass an epoch's batches on and show a bar of how far it is, if standard error is a terminal.
+
+        Not under `make study`, which has a bar of its own: several would overwrite one another.
+        """
+        hidden = True if ENDS_WITH_PARENT in os.environ else None  # None: unless it is a terminal
         layout = "{desc}  {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} images  {rate_fmt}{postfix}"
         title = f"{self.title}  epoch {epoch}/{self.epochs}  test {self.accuracy}"
-        with tqdm(total=self.images, desc=title, bar_format=layout, leave=False, disable=None, unit=" images") as bar:
+        with tqdm(total=self.images, desc=title, bar_format=layout, leave=False, disable=hidden, unit=" images") as bar:
             for batch in batches:
                 yield batch
                 bar.set_postfix_str(self.time_left(epoch - 1 + bar.n / self.images), refresh=False)

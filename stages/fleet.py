@@ -105,7 +105,6 @@ def train_on(address: str, members: Sequence[Member], files: dict[str, bytes], s
         data[cifar10.MANIFEST] = (DATA / cifar10.MANIFEST).read_bytes()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in data.items()}
     with code_that_trains() as code, contextlib.closing(Cluster(address, on_cores(), code, data, digests)) as cluster:
-        stop.listen()  # anew: Ray takes SIGTERM for itself
         with FleetTable(members) as table:
 
             def check() -> None:

@@ -1,6 +1,7 @@
 """Addresses that lead to no Ray cluster: each ends in one line with the cure, before anything has begun."""
 
 import importlib.util
+import signal
 import socket
 import sys
 import types
@@ -60,13 +61,51 @@ def test_without_a_cluster_here_auto_says_what_makes_one(monkeypatch: pytest.Mon
 def test_what_ray_says_at_length_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, says: str
 ) -> None:
+    said = refusal(monkeypatch, tmp_path, "auto", text)
+    assert said.startswith(f"--address auto: {says}") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("address", "text", "cure"),
+    [
+        (
+            "local",
+            "validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes",
+            "RAY_TMPDIR to a short",
+        ),
+        ("local", "something of Ray's own", "Ray could not start here (something of Ray's own)"),
+        (
+            "auto",
+            "No node info found matching attributes",
+            "make it one by `ray start --address=...` here, or give ray:",
+        ),
+    ],
+)
+def test_the_cure_is_that_of_what_was_asked_for(
+    address: str, text: str, cure: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = refusal(monkeypatch, tmp_path, address, text)
+    assert cure in said and "leave --address away" not in said
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, folder: Path, address: str, text: str) -> str:
+    """What is said where Ray says this text."""
+
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError(text)
 
     monkeypatch.setattr(cluster.ray, "init", refuse)
     with pytest.raises(BadInput) as refused:
-        cluster.connect("auto", 1, tmp_path)
-    assert str(refused.value).startswith(f"--address auto: {says}") and "\n" not in str(refused.value)
+        cluster.connect(address, 1, folder)
+    return str(refused.value)
+
+
+def test_sigterm_is_again_what_it_was_once_ray_is_connected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray takes it for itself, and ends the process with another status than the fleet promises."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cluster.ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, signal.SIG_IGN))
+    cluster.connect("local", 1, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("package", ["dvc", "ray", "rich"])

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lib.errors import BadInput, Stopped, TryAgain, errors_exit, status_of
+from lib.errors import BadInput, Stopped, TryAgain, ending_of, errors_exit, status_of
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,14 @@ def test_what_the_terminals_encoding_lacks_is_printed_otherwise():
     environment = {"PYTHONIOENCODING": "latin-1"}
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert process.stdout == b"a ? b\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(2, "exit status 2"), (-15, "killed by SIGTERM"), (-9, "killed by SIGKILL (was memory short?)")],
+)
+def test_how_a_process_ended_is_told_by_its_status(status, told):
+    assert ending_of(status) == told
 
 
 @pytest.mark.parametrize(("failures", "status"), [([75], 75), ([75, 2], 2), ([1, 75], 1), ([2, 2], 2)])

@@ -230,6 +230,44 @@ def test_a_node_whose_disk_is_full_fails_no_run(run: Member, tmp_path: Path) -> 
     assert "3 MB left (n1): tried once more" in said[0]
 
 
+@pytest.mark.parametrize(
+    "ends", [[Ended(2, "train: the disk is full\n")], [Lost("gone"), Lost("gone")]], ids=["failed", "died twice"]
+)
+def test_while_another_node_is_at_work_a_run_is_not_tried_again_where_it_failed(
+    run: Member, tmp_path: Path, ends: Sequence[Any]
+) -> None:
+    """The node that fails at once is always the one that is free."""
+    other = member(dataclasses.replace(IC_CARD, epochs=12))
+    at_work = [Began("n2 GPU 0", VERSIONS), *(checkpoint(other, epoch, tmp_path / "node") for epoch in range(1, 13))]
+    on_bad = [[Began("n1 GPU 1", VERSIONS), end] for end in ends]
+    on_good = [Began("n2 GPU 1", VERSIONS), checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
+    engine = ScriptedEngine([*at_work, Ended(0, "")], *on_bad, [Began("n1 GPU 0", VERSIONS)], on_good)
+    said = go(engine, other, run)
+    assert run.finished and other.finished
+    assert f"{run.name}  waits for another node than n1" in said
+    assert len(engine.given) == 2 + len(ends), "where it failed it was not begun again"
+
+
+def test_a_run_is_tried_again_where_it_failed_if_no_other_node_is_at_work(run: Member, tmp_path: Path) -> None:
+    fails = [BEGAN, Ended(2, "train: the disk is full\n")]
+    engine = ScriptedEngine(fails, [BEGAN, checkpoint(run, 2, tmp_path / "node"), Ended(0, "")])
+    go(engine, run)
+    assert run.finished and len(engine.given) == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "host"), [("n1", "n1"), ("n1 GPU 0", "n1"), (f"n1{fleet.UNSEEN}", "n1"), (f"n1 GPU 0{fleet.UNSEEN}", "n1")]
+)
+def test_a_nodes_host_is_its_name_however_it_is_shown(node: str, host: str) -> None:
+    assert fleet.host_of(node) == host
+
+
+def test_that_a_training_was_killed_is_said(run: Member, tmp_path: Path) -> None:
+    said = go(ScriptedEngine(*[[BEGAN, Ended(-9, "run 1 of 1  epoch 3/100  30 min left")]] * DEATHS), run)
+    assert "lost n1 (killed by SIGKILL (was memory short?))" in said[0]
+    assert "without an epoch in between (killed by SIGKILL" in str(run.fault)
+
+
 def test_of_several_runs_on_a_gpu_only_the_one_that_is_named_fails(tmp_path: Path, run: Member) -> None:
     bad, fine = (member(dataclasses.replace(card, device="auto")) for card in (CARD, IC_CARD))
     log = f"train: {bad.name}: the loss became nan\ntrain: 1 of 2 runs failed, the others are done: {bad.name}\n"

@@ -25,6 +25,7 @@ import os, pathlib, sys, time
 assert open("data/cifar10/cifar-10-batches-py/data_batch_1", "rb").read() == b"images"
 folder = pathlib.Path("checkpoints", "{folder}")
 folder.mkdir(exist_ok=True)
+{begin}
 done = len(list(folder.glob("*.ckpt")))
 print("cards", sys.argv[1:], pathlib.Path(sys.argv[1]).read_text(), os.environ["OMP_NUM_THREADS"], flush=True)
 for epoch in range(done + 1, 4):
@@ -52,7 +53,7 @@ def training(
     (code / "stages").mkdir(parents=True, exist_ok=True)
     (code / "stages" / "__init__.py").touch()
     (code / "stages" / "train.py").write_text(
-        TRAINING.format(folder=to.get("folder", ORDER.folder), each=each, end=end)
+        TRAINING.format(folder=to.get("folder", ORDER.folder), begin=to.get("begin", ""), each=each, end=end)
     )
     monkeypatch.setattr(node, "CODE", code)
 
@@ -143,15 +144,31 @@ def test_it_goes_on_from_the_drivers_checkpoint_which_is_not_sent_back(
     assert checkpoints == [came(2), came(3)] and ended.status == 0
 
 
+@pytest.mark.parametrize("up_to", [2, 3])
 def test_what_an_earlier_task_left_here_is_newer_than_the_drivers_and_is_used(
-    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    up_to: int, on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is sent only once the training has taken it for sound: gone past it, or ended."""
     left = on_node / "checkpoints" / ORDER.folder
     left.mkdir(parents=True)
-    (left / "epoch-0002.ckpt").write_text("epoch 2")
+    for epoch in range(2, up_to + 1):
+        (left / f"epoch-{epoch:04}.ckpt").write_text(f"epoch {epoch}")
     training(tmp_path, monkeypatch)
     *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
-    assert checkpoints[-1] == came(3) and came(1) not in checkpoints and ended.status == 0
+    assert checkpoints == [came(3)] and ended.status == 0
+
+
+def test_what_an_earlier_task_left_damaged_is_not_sent_and_the_training_sets_it_aside(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent at once it would end the worker, time and again, before the training has even begun."""
+    left = on_node / "checkpoints" / ORDER.folder
+    left.mkdir(parents=True)
+    (left / "epoch-0002.ckpt").write_text("damaged")
+    training(tmp_path, monkeypatch, begin="time.sleep(0.5); (folder / 'epoch-0002.ckpt').rename(folder / 'aside')")
+    *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+    assert checkpoints[-1] == came(3) and ended.status == 0
+    assert all(each.content.startswith(b"epoch") for each in checkpoints)
 
 
 def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

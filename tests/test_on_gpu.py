@@ -47,6 +47,15 @@ def test_two_plans_are_trained_there_and_collected_at_home_without_training(tmp_
         assert home.results("metrics") == Project(there.folder / folder).results("metrics")
 
 
+def test_without_pytorch_the_cure_is_told(tmp_path: Path, without: str) -> None:
+    (tmp_path / "project").mkdir()
+    project = Project.new(tmp_path / "project")
+    project.run("python", "-m", "stages.plan")
+    Path(without, "torch.py").write_text("raise ImportError('no torch here')\n")
+    said = project.run("tools/on_gpu", "study", status=2, PYTHONPATH=without)
+    assert "activate the environment that has it (docs/gpu.md)" in said.splitlines()[-1]
+
+
 def test_a_plan_that_is_missing_is_named_before_anything_is_trained(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     project = Project.new(tmp_path / "project")

@@ -79,7 +79,7 @@ ARROWS = {
     "metrics": {"card"},
     "recipe": {"card"},
     "checkpoint": {"device", "lock", "metrics"},
-    "progress": {"metrics"},
+    "progress": {"metrics", "stopping"},
     "results": {"arms", "card", "metrics", "paper", "recipe", "words"},
     "circumstances": {"arms", "commit", "metrics", "panels", "paper", "recipe", "words"},
     "arms": {"metrics"},

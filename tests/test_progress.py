@@ -6,6 +6,7 @@ import torch
 
 from lib.metrics import EpochRecord
 from lib.progress import Progress, duration
+from lib.stopping import ENDS_WITH_PARENT
 
 TITLE = "run 3 of 16  resnet110-baseline-0 (110 layers, synthetic)"
 
@@ -112,6 +113,15 @@ def test_batches_are_asked_for_one_at_a_time():
     passing = Progress(TITLE, epochs=2, images=24, later_work=0.0, later_runs=0).batches(1, source())
     next(passing)
     assert len(asked) == 1
+
+
+def test_a_training_of_a_study_leaves_the_terminal_to_the_studys_bar(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv(ENDS_WITH_PARENT, "1")
+    assert len(list(Progress(TITLE, epochs=4, images=64, later_work=0.0, later_runs=0).batches(1, batches([64])))) == 1
+    assert terminal.getvalue() == ""
 
 
 def test_on_a_terminal_a_bar_says_the_run_the_epoch_and_the_last_accuracy(monkeypatch):

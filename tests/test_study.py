@@ -138,6 +138,7 @@ def test_a_run_that_fails_does_so_alone_and_is_named(workplace: Path) -> None:
     assert study.returncode == 2
     assert f"study: not trained: {bad.name}; the others are." in study.stderr
     assert "learning_rate" in study.stderr  # the run's own line
+    assert f"{bad.name}  FAILED: exit status 2" in study.stdout.splitlines()
     assert read_metrics(Path("metrics", f"{CARD.name}.json")).finished
 
 

@@ -45,19 +45,22 @@ def main() -> None:
     options = parser.parse_args()
     with errors_exit("fleet_estimate"):
         cards = read_study(Path("params.yaml")).model_copy(update={"seeds": [0]}).cards()
-    members = [
-        _member(dataclasses.replace(card, seed=seed, device="auto")) for card in cards for seed in range(options.seeds)
-    ]
-    per_layer = options.epoch_seconds / 110
+        estimate(cards, options.seeds, options.gpus, options.epoch_seconds)
+
+
+def estimate(cards: Sequence[RunCard], seeds: int, counts: Sequence[int], epoch_seconds: float) -> None:
+    """Print what so many seeds of these cards take, a line for each number of GPUs. Raises BadInput on a full disk."""
+    members = [_member(dataclasses.replace(card, seed=seed, device="auto")) for card in cards for seed in range(seeds)]
+    per_layer = epoch_seconds / 110
     sizes, costs = zip(*(driver_cost(card) for card in cards), strict=True)
     checkpoints = sum(member.card.epochs for member in members)
-    home = sum(card.epochs * size for card, size in zip(cards, sizes, strict=True)) * options.seeds
+    home = sum(card.epochs * size for card, size in zip(cards, sizes, strict=True)) * seeds
     cost = sum(costs) / len(costs)
     print(f"{len(members)} runs, {checkpoints:,} epochs. Checkpoints: {min(sizes):,} to {max(sizes):,} bytes;")
     print(f"one takes the driver {cost * 1e3:.0f} ms here (verify, write, sync; mean of {len(cards)} runs)\n")
     print("| GPUs | tasks | time | checkpoints home | data to nodes | driver: MB/s | checkpoints/s | busy |")
     print("|-----:|------:|-----:|-----------------:|--------------:|-------------:|--------------:|-----:|")
-    for gpus in options.gpus:
+    for gpus in counts:
         jobs = jobs_for(members, gpus)
         training_seconds = makespan([sum(each.work_left for each in job.members) * per_layer for job in jobs], gpus)
         seconds = max(training_seconds, checkpoints * cost)

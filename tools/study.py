@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lib import cifar10
 from lib.card import read_cards
-from lib.errors import BadInput, StageError, errors_exit, status_of
+from lib.errors import BadInput, StageError, ending_of, errors_exit, status_of
 from lib.files import failures_named
 from lib.metrics import read_metrics
 from lib.runs import Pace, Run, on_cores
@@ -115,6 +115,7 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
                 for name in [name for name, process in active.items() if process.poll() is not None]:
                     if status := active.pop(name).returncode:
                         failed[name] = 128 - status if status < 0 else status
+                        tqdm.write(f"{name}  FAILED: {ending_of(status)}")
     finally:
         for process in active.values():
             process.terminate()
