@@ -1,5 +1,6 @@
 """Small data folders for every test that needs data; nothing here touches the network or a real data set."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -29,6 +30,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def one_thread() -> None:
     """Small tensors gain nothing from a second thread, and lose much where another process has its core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_for_good() -> None:
+    """Statsmodels collects garbage at every Holm correction, and went through all of torch, DVC and Ray each time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

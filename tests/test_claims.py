@@ -6,7 +6,6 @@ import pytest
 from runs import NETWORKS, ORDERINGS, all_runs, run_with
 
 from lib import claims
-from lib.errors import BadInput
 from lib.paired import compare
 
 EPOCHS = 10
@@ -173,8 +172,3 @@ def test_the_csv_holds_every_number_in_a_column_of_its_own():
     assert change["p"] == pytest.approx(expected.p, rel=1e-5)
     reached = read[read["Measure"] == "Epochs to 80 %"].iloc[1]
     assert (reached["Reached"], reached["n"], reached["Median"]) == (2, 3, 8)
-
-
-def test_a_seed_that_stands_twice_is_refused():
-    with pytest.raises(BadInput, match="stands twice"):
-        claims.rows([*all_runs(), *all_runs()[:1]])

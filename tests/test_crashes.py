@@ -56,11 +56,8 @@ def test_a_run_killed_at_any_of_its_writes_is_made_whole_by_the_same_command(swe
 
 
 @pytest.mark.slow
-@cards
-def test_a_run_killed_again_while_it_is_made_whole_is_made_whole_too(
-    card: RunCard, sweep: Callable[..., Sweep]
-) -> None:
-    killed = sweep(card)
+def test_a_run_killed_again_while_it_is_made_whole_is_made_whole_too(sweep: Callable[..., Sweep]) -> None:
+    killed = sweep(ADAM)
     for number, point in enumerate(killed.points[::3]):
         killed.crash(point, again=[1 + 5 * number % 40])  # whichever epoch it goes on from, it writes so often
     for point in killed.points[5::16]:

@@ -76,16 +76,18 @@ def test_a_repro_interrupted_in_every_way_in_turn_is_finished_by_the_same_comman
 ) -> None:
     command, reached = ("repro", "plan", f"train@{LAST}"), 0
     begun.configure(epochs=1000)  # so that no signal comes too late
-    for interruption, shell in [*((each, "/bin/sh") for each in INTERRUPTIONS), ("kill -9 of dvc", "/bin/bash")]:
+    for interruption in INTERRUPTIONS:
+        shell = "/bin/bash" if interruption == "kill -9 of dvc" else "/bin/sh"  # the test above has it under /bin/sh
         with begun.background(*command, SHELL=shell) as dvc:
             before, reached = reached, interrupted(begun, dvc, interruption, after=reached)
             assert f"goes on with {before + 1}" in dvc.output or before == 0, interruption
         assert reached < 1000, f"{interruption}: the run went on to its end"
 
     begun.configure(epochs=reached + 1)
-    assert f"goes on with {reached + 1}" in begun.dvc("repro")
-    assert begun.results("metrics", "models") == straight(begun, tmp_path / "straight")
-    assert "up to date" in begun.dvc("status")
+    assert f"goes on with {reached + 1}" in begun.dvc(*command)
+    undisturbed = straight(begun, tmp_path / "straight", orderings=["ic_conv_relu"])
+    assert undisturbed.items() <= begun.results("metrics", "models").items()
+    assert "up to date" in begun.dvc("status", f"train@{LAST}")
 
 
 def test_where_the_shell_stays_between_dvc_and_the_trainer_an_orphan_is_not_joined_by_a_second_trainer(
@@ -161,7 +163,7 @@ def test_an_experiment_from_the_queue_finishes_and_the_workspace_takes_it_over_w
 
 
 def test_many_runs_at_once_are_all_recorded_and_equal_to_one_after_the_other(begun: Project, tmp_path: Path) -> None:
-    seeds = list(range(1, 7))
+    seeds = list(range(1, 5))
     study = {"seeds": seeds, "orderings": ["baseline"], "epochs": 2, "train_images": 64}
     runs = [f"tiny-baseline-{seed}" for seed in seeds]
     begun.configure(**study)

@@ -28,8 +28,9 @@ def test_the_textbook_numbers_of_pairs(effect, seeds):
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10, 40])
 def test_power_is_statsmodels(effect, seeds, level):
     theirs = TTestPower().power(effect, seeds, level)
-    if not math.isnan(theirs):  # where scipy's noncentral t gives up
-        assert power(effect, 1.0, seeds, level) == pytest.approx(theirs, abs=1e-9)
+    if math.isnan(theirs):
+        pytest.skip("scipy's noncentral t gives up here, and statsmodels with it")
+    assert power(effect, 1.0, seeds, level) == pytest.approx(theirs, abs=1e-9)
 
 
 @pytest.mark.parametrize("effect", [0.01, 1, 5, 50, 500])

@@ -6,7 +6,6 @@ import pytest
 from runs import NETWORKS, ORDERINGS, all_runs, arm_of, run_of, run_with
 
 from lib import paper, table1
-from lib.errors import BadInput
 
 
 def test_table_has_the_papers_rows_and_our_numbers_beside_its():
@@ -173,8 +172,3 @@ def test_a_comparison_that_is_still_to_come_counts_in_the_correction():
     alone = table1.rows(runs)[0].to_baseline
     with_another = table1.rows([*runs, run_of("resnet110", "ic_conv_relu")])[0].to_baseline
     assert with_another.holm_p == pytest.approx(2 * alone.holm_p)
-
-
-def test_a_seed_that_stands_twice_is_refused():
-    with pytest.raises(BadInput, match="resnet110-baseline-0 stands twice"):
-        table1.rows([*all_runs(), run_of("resnet110", "baseline")])

@@ -273,20 +273,6 @@ def test_an_unknown_or_damaged_card_is_refused(
     assert_refused(path, path.name, monkeypatch, capsys)
 
 
-def test_a_loss_that_is_not_finite_keeps_the_earlier_epochs_and_writes_no_model(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    card = dataclasses.replace(
-        CARD, learning_rate_rule="steps", learning_rate_steps=(1,), learning_rate_factor=1e30, weight_decay=0.0
-    )
-    with pytest.raises(SystemExit) as caught:
-        run(card, monkeypatch=monkeypatch)
-    assert caught.value.code == 2
-    assert "epoch 2" in capsys.readouterr().err
-    assert set(written(workplace)) == {f"metrics/{card.name}.json"}
-    assert len(read_metrics(Path("metrics", f"{card.name}.json")).history) == 1
-
-
 def test_while_a_run_writes_its_checkpoint_those_beside_it_go_on(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
