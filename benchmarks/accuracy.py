@@ -60,10 +60,8 @@ def continued(start: Trials, path: Path) -> Trials:
     """What is in the record already, of the same comparison. Raises BadInput if the record is of another."""
     if not path.exists():
         return start
-    if start.circumstances.commit == "unknown" or start.circumstances.commit.endswith("modified"):
-        raise BadInput(
-            f"{path} is of a commit, the code here of none: commit it, or move the record away to begin anew"
-        )
+    if start.circumstances.commit.endswith("modified"):
+        raise BadInput(f"{path} may be of other code, which has edits here: commit them, or move it away to begin anew")
     before = Trials.read(path)
     if before.comparable != start.comparable:
         raise BadInput(f"{path} is of {before.comparable}, asked for is {start.comparable}: move it away to begin anew")

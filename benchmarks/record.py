@@ -126,7 +126,7 @@ class Record:
     def read(cls, path: Path) -> "Record":
         """Raises BadInput if the file is not a record of this schema."""
         try:
-            entry = read_json(path)
+            entry = read_json(path, "`make benchmark` makes another")
             return cls(
                 entry.pop("device"),
                 Ceilings(**entry.pop("ceilings")),

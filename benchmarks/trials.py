@@ -61,7 +61,7 @@ class Trials:
     def read(cls, path: Path) -> "Trials":
         """Raises BadInput if the file is not such a record."""
         try:
-            entry = read_json(path)
+            entry = read_json(path, "`python -m benchmarks.accuracy` makes another")
             trials = tuple(
                 Trial(**each | {key: tuple(each[key]) for key in ("train_loss", "test_accuracy")})
                 for each in entry.pop("trials")

@@ -51,7 +51,7 @@ class Snapshot:
             return done
         _warn(
             f"epochs up to {done.epoch} were trained by {done.circumstances[-1]}, the rest will be by {here}: sound, "
-            "but not bit for bit what one of them alone would give; the metrics name both"
+            "but not bit for bit what one of them alone would give; its checkpoints name both"
         )
         return dataclasses.replace(done, circumstances=(*done.circumstances, here))
 

@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class RemoteWorker:
         self.worker = Worker(orders, data, lambda: ray.get(contents[0]))
 
     def begin(self) -> News:
-        return self.worker.begin("".join(f" GPU {each}" for each in ray.get_gpu_ids()))
+        devices = "".join(f" GPU {each}" for each in ray.get_gpu_ids())
+        return self.worker.begin(devices, ray.get_runtime_context().get_node_id())
 
     def train(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> News:
         return self.worker.train(checkpoints)
@@ -75,14 +76,20 @@ class Cluster:
         with reached():
             return int(ray.cluster_resources().get("GPU", 0))
 
-    def start(self, orders: Sequence[Order], gpu: bool) -> Any:
-        """A task, which begins when there is a free GPU for it, or a CPU."""
-        options = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1, "num_gpus": 0}
+    def start(self, orders: Sequence[Order], gpu: bool, avoid: Collection[str]) -> Any:
+        """A task, which begins when there is a free GPU for it, or a CPU: if it can, not on the nodes to avoid."""
+        options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1, "num_gpus": 0}
         actor: Any = ray.remote(RemoteWorker)
         with reached():
+            if avoid and self._nodes("GPU" if gpu else "CPU") - set(avoid):
+                options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoid))})"}
             task = actor.options(**options).remote(orders, self.digests, self.data)
             self.pending[task.begin.remote()] = task
         return task
+
+    def _nodes(self, kind: str) -> set[str]:
+        """The living nodes that have a CPU or a GPU for tasks, by Ray's names for them."""
+        return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)}
 
     def train(self, task: Any, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
         """Let a task that has begun train, from the checkpoints there are."""
@@ -164,8 +171,6 @@ def said_in_a_line(text: str, address: str) -> str:
     text = " ".join(text.split())[:400]
     if "AF_UNIX" in text:
         return f"the folder for Ray's sockets has too long a name ({text}): set RAY_TMPDIR to a short one, as /tmp"
-    if address == LOCAL:
-        return f"Ray could not start here ({text}): `ray start --head` may say more"
     if "No node info" in text:
         cure = "make it one by `ray start --address=...` here, or give ray://host:10001"
         return f"this machine is no node of that cluster ({text}): {cure}"
@@ -174,6 +179,8 @@ def said_in_a_line(text: str, address: str) -> str:
         return f"Ray and Python must be the same there and here ({text}): {cure}"
     if "Authentication" in text:
         return "it wants a token: RAY_AUTH_MODE=token, and its head's ~/.ray/auth_token here at the same place"
+    if address == LOCAL:
+        return f"Ray could not start here ({text}): `ray start --head` may say more"
     cure = "start one by `ray start --head`, or leave --address away to use this machine alone"
     return f"no Ray cluster can be reached ({text}): {cure}"
 

@@ -14,7 +14,11 @@ from lib.words import counted
 
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
 # What a GPU's own libraries report, and not what PyTorch says of tensors that lie on the wrong device.
-DEVICE_LOST = re.compile(r"(CUDA|cuDNN|cuBLAS) (driver )?error|(CUDNN|CUBLAS)_STATUS|CUDA_ERROR|NVML_|No CUDA GPUs")
+DEVICE_LOST = re.compile(
+    r"(CUDA|cuDNN|cuBLAS|Frontend) (driver |unknown )?(error|init)|Error \[CUDA\]|cudaGetDeviceCount|CUDA_ERROR|"
+    r"(CUDNN|CUBLAS)_STATUS|NVML|No CUDA GPUs"
+)
+OF_BFLOAT16 = ("bf16", "ne_convert")  # in the names of a CPU's instructions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +53,10 @@ def circumstances(device: torch.device, *, fused: bool = False) -> Circumstances
 def instructions() -> str:
     """The widest vector instructions that PyTorch uses here, and what this CPU has for bfloat16.
 
-    With avx512_bf16 or amx_bf16 oneDNN rounds otherwise, and of two CPUs with AVX-512 one may have them.
+    With these oneDNN rounds otherwise, and of two CPUs with AVX-512 one may have them.
     """
-    of_bfloat16 = sorted(name for name, there in torch.cpu.get_capabilities().items() if there and "bf16" in name)
+    there = sorted(name for name, has in torch.cpu.get_capabilities().items() if has)
+    of_bfloat16 = [name for name in there if any(part in name for part in OF_BFLOAT16)]
     return " ".join([torch.backends.cpu.get_cpu_capability(), *of_bfloat16])
 
 

@@ -89,7 +89,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
         ax=axes,
     )
     for line in axes.lines:
-        if _heights(line).size == 1:  # a curve of one epoch would not be seen
+        if _heights(line).size == 1 and line.get_marker() == "None":  # a curve of one epoch would not be seen
             line.set_marker("o")
     axes.set_title(panel.title, parse_math=False)
     axes.set(xlabel="epoch", ylabel=f"{split_of(panel.runs[0].facts.dataset)} accuracy")

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from lib.checkpoint import Damaged
@@ -23,7 +23,7 @@ class Engine(Protocol):
 
     @property
     def gpus(self) -> int: ...
-    def start(self, orders: Sequence[Order], gpu: bool) -> Any: ...
+    def start(self, orders: Sequence[Order], gpu: bool, avoid: Collection[str]) -> Any: ...
     def train(self, task: Any, checkpoints: Mapping[str, tuple[str, bytes]]) -> None: ...
     def more(self, task: Any) -> None: ...
     def end(self, task: Any) -> None: ...
@@ -75,24 +75,20 @@ class Fleet:
             time.sleep(0.1)
 
     def _again(self, job: Job) -> None:
-        """Let a job be tried again in a while, longer with each death, twice as long each time it is turned away."""
+        """Let a job be tried again in a while, longer with each death."""
         for member in job.members:
             member.node = ""
-        pauses = max(max(each.deaths, 2 ** min(each.turned_away, 6) - 1) for each in job.members)
-        self.later.append((time.monotonic() + PAUSE * pauses, job))
+        self.later.append((time.monotonic() + PAUSE * max(member.deaths for member in job.members), job))
 
     def _start(self, job: Job) -> None:
-        self.jobs[self.engine.start([member.order() for member in job.members], job.gpu)] = job
+        avoid = set[str]().union(*(member.failed_on for member in job.members))
+        self.jobs[self.engine.start([member.order() for member in job.members], job.gpu, avoid)] = job
 
     def _handle(self, task: Any, job: Job, news: News | Any) -> None:
         if isinstance(news, Began):
             self._require_same_versions(news)
-            if self._is_to_wait_for_another_host(job, host_of(news.node)):
-                self._close(task)
-                self._again(job)
-                return
             for member in job.members:
-                member.node = news.node
+                member.node, member.node_id = news.node, news.node_id
             newest = {member.name: member.newest() for member in job.members}
             self.engine.train(task, {name: each for name, each in newest.items() if each})
         elif isinstance(news, Came):
@@ -107,21 +103,6 @@ class Fleet:
         else:
             self._lost(task, job, reason_of(news) if isinstance(news, Ended) else news.reason)
 
-    def _is_to_wait_for_another_host(self, job: Job, host: str) -> bool:
-        """Whether a run of the job has failed on that host, and a host on which none has is at work.
-
-        A node with a full disk is free again at once: without this it would take, and fail, all that wait.
-        """
-        failed_on = set[str]().union(*(member.failed_on for member in job.members))
-        at_work = {host_of(member.node) for other in self.jobs.values() for member in other.members if member.node}
-        if host not in failed_on or at_work <= failed_on:
-            return False
-        for member in job.members:
-            member.turned_away += 1
-            if member.turned_away == 1:
-                self.display.say(f"{member.name}  waits for another node than {host}")
-        return True
-
     def _came(self, job: Job, news: Came) -> None:
         (member,) = (each for each in job.members if each.name == news.run)
         device = member.keep(news)
@@ -134,13 +115,13 @@ class Fleet:
     def _ended(self, task: Any, job: Job, news: Ended) -> None:
         """A training has said itself that it is through: those of its runs that are not done have failed.
 
-        Each is tried once more, in a task of its own: another of the task may have ended it, or its node, whose disk or
-        memory is full.
+        Each is tried once more, in a task of its own and on another node: another of the task may have ended it, or its
+        node, whose disk or memory is full. Such a node is free again at once, and would fail all that wait.
         """
         self._close(task)
         for member in job.left:
             fault = fault_of(news.log, member.name) or last_line(news.log)
-            member.failed_on.add(host_of(member.node))
+            member.failed_on.add(member.node_id)
             if member.tried_alone:
                 self._fail(member, fault, news.status)
             else:
@@ -156,8 +137,8 @@ class Fleet:
         self._close(task)
         for member in job.left:
             member.deaths += 1
-            if member.deaths > 1:  # the first may be anything, and a free slot is worth more than suspicion
-                member.failed_on.add(host_of(member.node))
+            if member.node and member.deaths > 1:  # the first may be anything: a free slot is worth more than suspicion
+                member.failed_on.add(member.node_id)
             if member.deaths == DEATHS:
                 self._fail(member, f"its worker died {DEATHS} times without an epoch in between ({reason})", 75)
         if job.left:
@@ -184,11 +165,6 @@ class Fleet:
                     f"{began.node} has {what} {there}, here is {here}: results would differ. Install there what "
                     f"requirements-fleet.txt names, or here what the cluster has"
                 )
-
-
-def host_of(node: str) -> str:
-    """The host's name of a node as it is shown: "gpu-7 GPU 0"."""
-    return node.split(" ")[0].removesuffix(",")
 
 
 def reason_of(ended: Ended) -> str:

@@ -24,8 +24,8 @@ class Member(Run):
         self.fault: StageError | None = None
         self.deaths = 0  # of its workers, since its last epoch
         self.tried_alone = False  # after it, or another of its task, has failed
-        self.failed_on: set[str] = set()  # hosts that may be to blame
-        self.turned_away = 0  # times that it has begun on one of those, while another was at work
+        self.node_id = ""  # the engine's name for that
+        self.failed_on: set[str] = set()  # nodes that may be to blame, by those names
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class Member(Run):
         """
         snapshot = self.checkpoints.adopt(came.file, came.content)
         self.look()
-        self.accuracy, self.deaths, self.turned_away = snapshot.history[-1].test_accuracy, 0, 0
+        self.accuracy, self.deaths = snapshot.history[-1].test_accuracy, 0
         return snapshot.circumstances[-1].device
 
 

@@ -37,10 +37,11 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Began:
-    """A task has a place: the node's name, and the versions of what decides results there."""
+    """A task has a place: the node's name, the versions of what decides results there, and the engine's name for it."""
 
     node: str
     versions: dict[str, str]
+    node_id: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +79,10 @@ class Worker:
         self.gpu = False
         self.mine = contextlib.ExitStack()  # what this worker holds until its end: its folder, its runs
 
-    def begin(self, devices: str) -> Began:
+    def begin(self, devices: str, node_id: str) -> Began:
         """`devices` says which GPUs it has, as " GPU 0"; nothing of a CPU."""
         self.gpu = bool(devices)
-        return Began(f"{socket.gethostname()}{devices}", node.versions())
+        return Began(f"{socket.gethostname()}{devices}", node.versions(), node_id)
 
     def train(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> News:
         """Start to train, each run from the checkpoint (name and content) that the driver has of it."""
@@ -137,16 +138,14 @@ class Worker:
         """Wait for the next checkpoint, or for the end."""
         assert self.process is not None
         while True:
-            ended = self.process.poll() is not None  # asked first: what was written just before the end is then seen
+            status = self.process.poll()  # asked first: what was written just before the end is then seen
             for order in self.orders:
-                # What lay here is sent once the training has taken it for sound: gone past it, or ended.
-                above = self.sent[order.run] if ended else max(self.sent[order.run], self.found[order.run])
-                if came := self._newer(order, above):
+                if came := self._newer(order, at_its_end=status == 0):
                     return came
             strange = {path.name for path in self.place.glob("checkpoints/*")} - {each.folder for each in self.orders}
             if strange:
                 return self._end(f"train: this node takes its run for another, {min(strange)}: its code is not ours")
-            if ended:
+            if status is not None:
                 return self._end()
             time.sleep(0.1)
 
@@ -155,9 +154,15 @@ class Worker:
         found = [path.name for path in self._kept(order).glob("*.ckpt") if CHECKPOINT.fullmatch(path.name)]
         return max((name for name in found if epoch_of(name) <= order.epochs), key=epoch_of, default=None)
 
-    def _newer(self, order: Order, above: int) -> Came | None:
-        """A run's newest checkpoint, above an epoch. It may be gone when it is read: then there is a newer one."""
+    def _newer(self, order: Order, at_its_end: bool) -> Came | None:
+        """A run's newest checkpoint, if the driver has none so new. It may be gone by the time it is read.
+
+        What lay here before is not sent until the training has taken it for sound: has gone past it, or come to its
+        end. It sets aside what is damaged; what it trains anew is sent at once.
+        """
         newest = self._newest(order)
+        self.found[order.run] = min(self.found[order.run], epoch_of(newest) if newest else 0)
+        above = self.sent[order.run] if at_its_end else max(self.sent[order.run], self.found[order.run])
         if newest and epoch_of(newest) > above:
             with contextlib.suppress(FileNotFoundError):
                 content = (self._kept(order) / newest).read_bytes()

@@ -154,7 +154,7 @@ def _answering_address(address: str) -> str:
 
 
 def _downloaded(address: str, archive: Path) -> Path:
-    """The archive, whole and of the right SHA-256, downloaded if it is not there yet. Raises BadInput."""
+    """The archive, whole and of the right SHA-256, from an address. Raises BadInput."""
     get = pooch.HTTPDownloader(progressbar=True, timeout=60, allow_redirects=False)
     try:
         with _scratch(archive.parent) as scratch:

@@ -87,7 +87,8 @@
     const seen = traces.flatMap(({ x, y }) => y.filter((_, at) => x[at] >= from));
     if (seen.length === 0) return [study.accuracyFrom, 1];
     if (from > 1) return [Math.min(...seen) - 0.005, Math.max(...seen) + 0.005];
-    const asked = traces.every(({ y }) => Math.max(...y) >= study.accuracyFrom + study.leastHeight); // else one is hidden
+    const curves = traces.filter(({ y, mode }) => y.length > 0 && mode !== "markers"); // not the paper's values
+    const asked = curves.every(({ y }) => Math.max(...y) >= study.accuracyFrom + study.leastHeight); // else one is hidden
     return [asked ? study.accuracyFrom : Math.min(...seen) - 0.02, Math.max(...seen) + 0.02];
   }
 

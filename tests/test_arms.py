@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from runs import arm_of, run_of, run_with
 
+from lib import claims, table1
 from lib.arms import arms_of, unequal_seeds, with_baselines
 from lib.errors import BadInput
 
@@ -30,10 +31,11 @@ def test_a_run_of_which_there_is_no_such_number_is_left_out():
     assert arm.measured(lambda run: None if run.facts.seed == 1 else run.test_accuracy) == {0: 0.1, 2: 0.3}
 
 
-def test_a_seed_that_stands_twice_is_refused_by_name_in_one_line():
+@pytest.mark.parametrize("of_runs", [arms_of, table1.rows, claims.rows])
+def test_a_seed_that_stands_twice_is_refused_by_name_in_one_line(of_runs):
     runs = arm_of([0.1, 0.2])
     with pytest.raises(BadInput, match="resnet110-baseline-1 stands twice.*leave one out") as refusal:
-        arms_of([*runs, dataclasses.replace(runs[1])])
+        of_runs([*runs, dataclasses.replace(runs[1])])
     assert "\n" not in str(refusal.value)
 
 

@@ -326,9 +326,7 @@ def test_without_scripts_the_tables_are_there_and_a_note_for_the_figure(chromium
 
 
 @pytest.mark.parametrize("accuracy_from", [0.3, 0.9, 0.999])
-def test_no_curve_is_hidden_below_an_axis_that_none_rises_well_above(
-    accuracy_from: float, chromium: Browser, tmp_path: Path
-) -> None:
+def test_no_curve_is_hidden_below_the_axis(accuracy_from: float, chromium: Browser, tmp_path: Path) -> None:
     """These rise to some 0.7; the paper's values are marks, not curves."""
     page = page_of(runs_of(networks=1), report={"accuracy_from": accuracy_from})
     with visit(chromium, tmp_path, to_html(page)) as tab:

@@ -6,6 +6,7 @@ import socket
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray import exceptions
@@ -98,6 +99,28 @@ def refusal(monkeypatch: pytest.MonkeyPatch, folder: Path, address: str, text: s
     with pytest.raises(BadInput) as refused:
         cluster.connect(address, 1, folder)
     return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("avoid", "gpu", "kept_from"),
+    [([], False, None), (["a"], False, "!in(a)"), (["a"], True, None), (["a", "b"], False, None)],
+)
+def test_a_task_is_kept_from_the_nodes_to_avoid_if_another_could_take_it(
+    avoid: list[str], gpu: bool, kept_from: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`a` has CPUs and a GPU, `b` has CPUs; the head has none, and `c` has died."""
+    has = {"a": {"CPU": 2.0, "GPU": 1.0}, "b": {"CPU": 2.0}, "head": {}, "c": {"CPU": 2.0, "GPU": 2.0}}
+    nodes = [{"NodeID": name, "Alive": name != "c", "Resources": each} for name, each in has.items()]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    asked: list[dict[str, Any]] = []
+    begins = types.SimpleNamespace(begin=types.SimpleNamespace(remote=lambda: "reference"))
+    remote = types.SimpleNamespace(remote=lambda *_: begins)
+    actor = types.SimpleNamespace(options=lambda **options: asked.append(options) or remote)
+    monkeypatch.setattr(cluster.ray, "remote", lambda _: actor)
+    here = cluster.Cluster.__new__(cluster.Cluster)
+    here.pending, here.digests, here.data = {}, {}, []
+    assert here.start([], gpu, avoid) is begins
+    assert asked[0].get("label_selector", {}).get("ray.io/node-id") == kept_from
 
 
 def test_sigterm_is_again_what_it_was_once_ray_is_connected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -194,8 +194,8 @@ def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
     [
         ({}, "study.json is not there: name a folder"),
         ({"study.json": "{}"}, "metrics is not there: name a folder"),
-        ({"study.json": "{}", "metrics/README.md": ""}, "study.json is not as it was written: restore it"),
-        ({"study.json": "{", "metrics/README.md": ""}, "study.json is not as it was written: restore it"),
+        ({"study.json": "{}", "metrics/README.md": ""}, "study.json is not as plan writes it: restore the file"),
+        ({"study.json": "{", "metrics/README.md": ""}, "study.json cannot be read as JSON ("),
     ],
 )
 def test_a_kept_study_that_is_not_whole_is_refused_in_a_line(tmp_path, monkeypatch, capsys, files, words):
@@ -223,7 +223,7 @@ def test_a_damaged_file_of_a_kept_study_is_to_be_restored(tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as ending:
         tool.main()
     assert ending.value.code == 2
-    assert f"{path} is not as it was written: restore it" in capsys.readouterr().err
+    assert f"{path} is not a run's metrics ('run'): restore the file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", [5, 1])

@@ -51,6 +51,11 @@ def test_memory_that_runs_out_is_bad_input_that_names_the_batch_size(error: Exce
         "CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`",
         "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
         "No CUDA GPUs are available",
+        "Triton Error [CUDA]: an illegal memory access was encountered",
+        "CUDA unknown error - this may be due to an incorrectly set up environment",
+        "Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized",
+        "CUDA driver initialization failed, you might not have a CUDA gpu.",
+        "Can't initialize NVML",
     ],
 )
 def test_a_device_that_is_lost_is_worth_another_try(text: str) -> None:

@@ -67,7 +67,7 @@ def test_what_the_accuracy_is_of_is_named_at_the_axis():
 
 
 @pytest.mark.parametrize(("accuracy", "bottom"), [(0.5, 0.3), (0.36, 0.3), (0.3001, None), (0.295, None), (0.2, None)])
-def test_the_axis_begins_where_asked_unless_no_curve_rises_well_above_and_is_never_upside_down(accuracy, bottom):
+def test_the_axis_begins_where_asked_unless_a_curve_stays_below_and_is_never_upside_down(accuracy, bottom):
     low, high = figure4.draw([run_of("resnet110", "baseline", accuracy=accuracy)], "title", 0.3).axes[0].get_ylim()
     assert low < high and high > accuracy
     assert low == bottom if bottom else low < accuracy / 3  # the lowest of its three epochs
@@ -82,10 +82,15 @@ def test_a_run_after_its_first_epoch_is_marked():
     """A line of one point has no length."""
     others = [run_with([0.5] * 20, ordering=ordering) for ordering in ORDERINGS[:3]]
     figure = figure4.draw([*others, run_with([0.4], epochs=20)], "title", 0.3)
-    assert {len(line.get_ydata()): line.get_marker() for line in figure.axes[0].lines if len(line.get_ydata())} == {
-        20: "None",
-        1: "o",
-    }
+    marks = [(len(line.get_ydata()), line.get_marker()) for line in figure.axes[0].lines if len(line.get_ydata())]
+    assert sorted(marks) == [(1, "o"), *[(20, "None")] * 3]
+
+
+def test_in_a_study_of_one_epoch_each_ordering_has_the_mark_of_the_legend():
+    figure = figure4.draw([run_with([0.5], ordering=ordering) for ordering in ORDERINGS], "title", 0.3)
+    drawn = [str(line.get_marker()) for line in figure.axes[0].lines if len(line.get_ydata())]
+    (legend,) = figure.legends
+    assert drawn == [str(handle.get_marker()) for handle in legend.legend_handles] and len(set(drawn)) == len(ORDERINGS)
 
 
 @pytest.mark.parametrize("orderings", [["baseline"], ORDERINGS, [*ORDERINGS, *LONG], [*LONG, "relu_conv"]])

@@ -1,7 +1,7 @@
 """The fleet's decisions, on an engine that does what a test says: no Ray, no process, no training."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,13 @@ class ScriptedEngine:
         self.scripts = [list(script) for script in scripts]
         self.gpus = gpus
         self.orders: list[list[str]] = []  # of each task, its runs
+        self.avoided: list[Collection[str]] = []  # of each task, nodes
         self.given: list[Mapping[str, tuple[str, bytes]]] = []  # of each task that has begun, its checkpoints
         self.asked: list[int] = []
         self.ended: list[int] = []
 
-    def start(self, orders: Sequence[Order], gpu: bool) -> int:
+    def start(self, orders: Sequence[Order], gpu: bool, avoid: Collection[str]) -> int:
+        self.avoided.append(avoid)
         self.orders.append([order.run for order in orders])
         self.asked.append(len(self.orders) - 1)
         return len(self.orders) - 1
@@ -89,7 +91,11 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "PAUSE", 0)
 
 
-BEGAN = Began("n1", VERSIONS)
+def began(node: str, versions: Mapping[str, str] = VERSIONS) -> Began:
+    return Began(node, dict(versions), f"id of {node}")
+
+
+BEGAN = began("n1")
 
 
 class Said(list[str]):
@@ -192,7 +198,7 @@ def test_a_death_that_blames_no_run_is_tried_again_from_the_last_checkpoint(
     run: Member, tmp_path: Path, end: Any
 ) -> None:
     one, two = (checkpoint(run, epoch, tmp_path / "node") for epoch in (1, 2))
-    engine = ScriptedEngine([BEGAN, one, end], [Began("n2", VERSIONS), two, Ended(0, "")])
+    engine = ScriptedEngine([BEGAN, one, end], [began("n2"), two, Ended(0, "")])
     said = go(engine, run)
     assert run.finished and run.fault is None
     assert engine.given[1] == {run.name: (one.file, one.content)}
@@ -224,42 +230,28 @@ def test_a_run_that_fails_for_its_own_reason_fails_alone(run: Member, tmp_path: 
 
 def test_a_node_whose_disk_is_full_fails_no_run(run: Member, tmp_path: Path) -> None:
     full = Ended(2, "train: checkpoints/x needs 100 MB and its disk has 3 MB left\n")
-    fine = [Began("n2", VERSIONS), checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
+    fine = [began("n2"), checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
     said = go(ScriptedEngine([BEGAN, full], fine), run)
     assert run.finished and run.fault is None
     assert "3 MB left (n1): tried once more" in said[0]
 
 
 @pytest.mark.parametrize(
-    "ends", [[Ended(2, "train: the disk is full\n")], [Lost("gone"), Lost("gone")]], ids=["failed", "died twice"]
+    ("ends", "avoided"),
+    [
+        ([Ended(2, "train: the disk is full\n")], [set(), {"id of n1"}]),
+        ([Lost("gone"), Lost("gone")], [set(), set(), {"id of n1"}]),
+    ],
+    ids=["failed", "died twice"],
 )
-def test_while_another_node_is_at_work_a_run_is_not_tried_again_where_it_failed(
-    run: Member, tmp_path: Path, ends: Sequence[Any]
+def test_a_run_is_tried_again_on_another_node_than_where_it_failed(
+    run: Member, tmp_path: Path, ends: Sequence[Any], avoided: list[set[str]]
 ) -> None:
     """The node that fails at once is always the one that is free."""
-    other = member(dataclasses.replace(IC_CARD, epochs=12))
-    at_work = [Began("n2 GPU 0", VERSIONS), *(checkpoint(other, epoch, tmp_path / "node") for epoch in range(1, 13))]
-    on_bad = [[Began("n1 GPU 1", VERSIONS), end] for end in ends]
-    on_good = [Began("n2 GPU 1", VERSIONS), checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
-    engine = ScriptedEngine([*at_work, Ended(0, "")], *on_bad, [Began("n1 GPU 0", VERSIONS)], on_good)
-    said = go(engine, other, run)
-    assert run.finished and other.finished
-    assert f"{run.name}  waits for another node than n1" in said
-    assert len(engine.given) == 2 + len(ends), "where it failed it was not begun again"
-
-
-def test_a_run_is_tried_again_where_it_failed_if_no_other_node_is_at_work(run: Member, tmp_path: Path) -> None:
-    fails = [BEGAN, Ended(2, "train: the disk is full\n")]
-    engine = ScriptedEngine(fails, [BEGAN, checkpoint(run, 2, tmp_path / "node"), Ended(0, "")])
+    on_good = [began("n2"), checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
+    engine = ScriptedEngine(*([BEGAN, end] for end in ends), on_good)
     go(engine, run)
-    assert run.finished and len(engine.given) == 2
-
-
-@pytest.mark.parametrize(
-    ("node", "host"), [("n1", "n1"), ("n1 GPU 0", "n1"), (f"n1{fleet.UNSEEN}", "n1"), (f"n1 GPU 0{fleet.UNSEEN}", "n1")]
-)
-def test_a_nodes_host_is_its_name_however_it_is_shown(node: str, host: str) -> None:
-    assert fleet.host_of(node) == host
+    assert run.finished and engine.avoided == avoided
 
 
 def test_that_a_training_was_killed_is_said(run: Member, tmp_path: Path) -> None:
@@ -303,7 +295,7 @@ def test_where_one_of_several_takes_the_process_down_each_is_tried_alone(tmp_pat
 
 def test_a_node_with_other_versions_ends_all_in_one_line(run: Member) -> None:
     with pytest.raises(BadInput, match=r"n1 has torch 2\.13, here is 2\.14: .*requirements-fleet\.txt"):
-        go(ScriptedEngine([Began("n1", VERSIONS | {"torch": "2.13"})]), run)
+        go(ScriptedEngine([began("n1", VERSIONS | {"torch": "2.13"})]), run)
 
 
 def test_a_gpu_that_torch_does_not_see_is_named(run: Member, tmp_path: Path) -> None:

@@ -412,7 +412,7 @@ def test_a_cpu_task_sees_no_gpu_and_a_gpu_task_its_own(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     training(tmp_path, monkeypatch, each="pass", end="print('sees', repr(os.environ['CUDA_VISIBLE_DEVICES']))")
     task = worker()
-    task.begin(devices)
+    task.begin(devices, "a node")
     ended = all_news(task)[-1]
     assert isinstance(ended, Ended) and ended.log.endswith(f"sees {seen}\n")
 

@@ -748,7 +748,7 @@ def test_what_a_killed_process_left_is_swept_once_there_is_a_sound_folder(
     assert list(cache.parent.iterdir()) == []
 
 
-def test_a_download_that_is_killed_leaves_a_folder_that_is_swept(
+def test_a_download_goes_to_a_folder_that_would_be_swept_if_it_were_killed(
     folder: Path, cache: Path, archive: bytes, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a file of pooch's naming beside the archive, which nothing would know again."""

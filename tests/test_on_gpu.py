@@ -64,3 +64,8 @@ def test_a_plan_that_is_missing_is_named_before_anything_is_trained(tmp_path: Pa
         assert said.splitlines()[0] == (
             f"on_gpu: there is no {missing}/study.json: make the plan where DVC is (docs/gpu.md)"
         )
+    for folder in ("other/plan", "other/data/cifar10"):
+        (project.folder / folder).mkdir(parents=True)
+    (project.folder / "other/plan/study.json").touch()
+    (said,) = project.run("tools/on_gpu", "other", status=2).splitlines()
+    assert said.startswith("on_gpu: other/data/cifar10 has data of its own: move it away")

@@ -103,17 +103,20 @@ def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
     for path in (study, metrics):
         if not path.exists():
             raise BadInput(f"{path} is not there: name a folder with a plan's study.json and its runs' metrics/")
-    for each in metrics.glob("*.json"):
-        kept(read_metrics, each)
-    return kept(read_study, study), metrics
+    found = kept(read_study, study)
+    for run in found["runs"]:
+        if (path := metrics / f"{run}.json").exists():
+            kept(read_metrics, path)
+    return found, metrics
 
 
 def kept(read: Callable[[Path], Read], path: Path) -> Read:
     """What a file of a kept study holds: no command can make it anew. Raises BadInput."""
     try:
         return read(path)
-    except BadInput:
-        raise BadInput(f"{path} is not as it was written: restore it, as by `git checkout`") from None
+    except BadInput as error:
+        reason = str(error).rpartition(": ")[0]  # without the cure, which is of a project's own study
+        raise BadInput(f"{reason}: restore the file, as by `git checkout`") from None
 
 
 def more_seeds(study: dict[str, Any], folder: Path | None) -> str:
