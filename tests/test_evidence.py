@@ -12,7 +12,7 @@ from tools import compare
 
 ROOT = Path(__file__).parents[1]
 PILOT = ROOT / "docs" / "pilot"
-COMPARED = sorted(PILOT.glob("*/compared.md"))
+COMPARED = sorted(PILOT.glob("*/compared*.md"))
 KEPT = sorted(path.parent for path in PILOT.glob("*/study.json"))
 
 
@@ -29,7 +29,7 @@ def printed_by(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("path", COMPARED, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", COMPARED, ids=lambda path: f"{path.parent.name} {path.stem}")
 def test_the_command_named_prints_what_stands_below_it(path, printed_by):
     first, _, printed = path.read_text().partition("\n\n")
     (arguments,) = re.findall(r"`python -m tools\.compare (.*)`", first)
@@ -49,6 +49,7 @@ def test_the_command_named_prints_what_stands_below_it(path, printed_by):
         ("1.1 and 1.7 points higher", "layers20 dropout_bn_conv_relu:ic_conv_relu conv_relu_dropout_bn:conv_relu_ic"),
         ("slower, by 2.6 points of area", "faster --measure area baseline:ic_conv_relu"),
         ("raises the baseline by 7.3 points", "deeper baseline_ic:baseline"),
+        ("3.5 and 4.6 points ahead", "sooner --measure area conv_relu_ic:baseline conv_relu_ic:baseline_ic"),
         ("4.3 below Baseline-IC and 3.1 above the baseline", "deeper baseline_ic:conv_relu_ic conv_relu_ic:baseline"),
     ],
 )
