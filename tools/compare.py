@@ -7,16 +7,17 @@ by one measure.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from lib import cells, circumstances, claims, markdown, plan
 from lib.arms import Arm, arms_of, unequal_seeds
 from lib.errors import BadInput, errors_exit
-from lib.metrics import RunMetrics, read_metrics
+from lib.metrics import RunMetrics
 from lib.paired import Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
 from lib.results import read_so_far, read_study
@@ -35,7 +36,6 @@ HOW_TO_READ = (
 )
 
 ArmKey = tuple[str, str]  # network, ordering
-Read = TypeVar("Read")
 
 
 class Criterion(NamedTuple):
@@ -86,7 +86,8 @@ def main() -> None:
             raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train two or more")
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
         study["runs"] = [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]
-        runs = read_so_far("compare", study, metrics)
+        with told_to_restore(arguments.study):
+            runs = read_so_far("compare", study, metrics)
         arms = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
         if missing := ["-".join(key) for key in asked if key not in arms]:
             print(f"compare: without a finished run: {some(missing)}")
@@ -103,20 +104,19 @@ def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
     for path in (study, metrics):
         if not path.exists():
             raise BadInput(f"{path} is not there: name a folder with a plan's study.json and its runs' metrics/")
-    found = kept(read_study, study)
-    for run in found["runs"]:
-        if (path := metrics / f"{run}.json").exists():
-            kept(read_metrics, path)
-    return found, metrics
+    with told_to_restore(folder):
+        return read_study(study), metrics
 
 
-def kept(read: Callable[[Path], Read], path: Path) -> Read:
-    """What a file of a kept study holds: no command can make it anew. Raises BadInput."""
+@contextlib.contextmanager
+def told_to_restore(folder: Path | None) -> Iterator[None]:
+    """Put the cure of a kept study's file, which no command makes anew, for that of a project's own."""
     try:
-        return read(path)
+        yield
     except BadInput as error:
-        reason = str(error).rpartition(": ")[0]  # without the cure, which is of a project's own study
-        raise BadInput(f"{reason}: restore the file, as by `git checkout`") from None
+        if folder is None:
+            raise
+        raise BadInput(f"{str(error).rpartition(': ')[0]}: restore the file, as by `git checkout`") from None
 
 
 def more_seeds(study: dict[str, Any], folder: Path | None) -> str:
