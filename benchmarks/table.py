@@ -103,11 +103,14 @@ def speeds(record: Record) -> str:
         last = of.get(compared)
         faster = last.times_faster if last else {}
         ratios = [spread(faster[name]) if name in faster else "–" for name in references]
-        share = record.ceilings.share(race.work, last.precision, last.images_per_second.median) if last else None
-        rows.append([race.network, race.ordering, *rates, *ratios, "–" if share is None else f"{share:.0%}"])
+        rows.append([race.network, race.ordering, *rates, *ratios, of_roofline(record, race, last) if last else "–"])
     header = ["network", "ordering", *(f"{name}, {ways[name]}" for name in contenders)]
     against = [f"{compared} / {name}" for name in references]
     return table([*header, *against, f"{compared}: of roofline"], rows, names=2)
+
+
+def of_roofline(record: Record, race: Race, result: Result) -> str:
+    return f"{record.ceilings.share(race.work, result.precision, result.images_per_second.median):.0%}"
 
 
 def names(all_of: Iterable[str]) -> list[str]:

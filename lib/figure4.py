@@ -41,10 +41,8 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
     for unused in axes[len(panels) :]:
         unused.set_axis_off()
     first = figure.axes[0]
-    if (
-        min(heights.max() for each in axes for heights in map(_heights, each.lines) if heights.size)
-        >= accuracy_from + LEAST_HEIGHT
-    ):
+    peaks = [heights.max() for each in axes for heights in map(_heights, each.lines) if heights.size]
+    if min(peaks) >= accuracy_from + LEAST_HEIGHT:
         first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
     if legend := first.get_legend():

@@ -20,12 +20,12 @@ class Member(Run):
         super().__init__(card, checkpoints)
         self.card_file = card_file
         self.node = ""  # where it is being trained
+        self.node_id = ""  # the engine's name for that
         self.accuracy: float | None = None
         self.fault: StageError | None = None
         self.deaths = 0  # of its workers, since its last epoch
         self.tried_alone = False  # after it, or another of its task, has failed
-        self.node_id = ""  # the engine's name for that
-        self.failed_on: set[str] = set()  # nodes that may be to blame, by those names
+        self.failed_on: set[str] = set()  # nodes that may be to blame, by the engine's names
 
     @property
     def name(self) -> str:
