@@ -1,8 +1,8 @@
-"""Measure how fast the engine trains here, beside plain PyTorch -> benchmarks/records/<device>.json.
+"""Measure the engine's training speed here against plain PyTorch -> benchmarks/records/<device>.json.
 
-For each network the contenders train in turns, block by block, each in processes of its own; the record is written
-after every network. Then `python -m benchmarks.table` puts the figures into README.md and docs/speed.md.
-Let nothing else run meanwhile: the record tells the load.
+For each network the contenders take turns, block by block, each in its own processes; the record is written after every
+network. Then `python -m benchmarks.table` puts the figures into README.md and docs/speed.md.
+Run nothing else at the same time: the record includes the machine's load.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from lib.device import pick_device
 from lib.errors import errors_exit
 from lib.words import counted
 
-SCALE_WEIGHT = 0.4  # of the time a race takes
-BUSY = 0.5  # processes that want a core before the benchmark's own do
+SCALE_WEIGHT = 0.4  # time for a race of the scale curve, relative to any other
+BUSY = 0.5  # the load average, before the benchmark starts, above which the machine is busy
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A race to be held."""
+    """A race to run."""
 
     network: Network
     contenders: list[Contender]
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def study(networks: Sequence[str], device: torch.device) -> list[Job]:
-    """Every network in two orderings; then the scale curve."""
+    """Every network in two orderings, then the scale curve."""
     races = [Network(*SIZES[name], ordering) for name in networks for ordering in ORDERINGS]
     curve = [Network("basic", blocks, ORDERINGS[0]) for blocks in DEPTHS]
     return [Job(each, competitors(device), False) for each in races] + [
@@ -76,16 +76,15 @@ def trial(device: torch.device) -> list[Job]:
 
 
 def measure(jobs: Sequence[Job], device: torch.device, *, minutes: float, quick: bool) -> None:
-    """Hold the races, each with its share of the time that is left, and record them one by one."""
+    """Run the races, each with its share of the remaining time, and record each as it finishes."""
     end = time.monotonic() + 60 * minutes
     if (load := machine.load()) > BUSY:
         print(f"benchmarks: busy here (load {load}): that slows loops of several threads most", file=sys.stderr)
     name = machine.device_name(device)
     path = FOLDER / f"{machine.slug(name)}.json"
     record = Record(name, elsewhere(functools.partial(ceilings.measured, device, quick)), (), ())
-    if path.exists() and not quick:  # races over other networks stay, each with its own commit and load
-        older = Record.read(path)
-        record = record.with_races(older.races, older.scale)
+    if path.exists() and not quick:  # keep races over other networks, each with its commit and load
+        record = record.added_to(Record.read(path))
     with source(quick) as images:
         for index, job in enumerate(jobs):
             left = end - time.monotonic()
@@ -115,7 +114,7 @@ def summary(held: Race) -> str:
 
 
 def elsewhere(do: Callable[[], Ceilings]) -> Ceilings:
-    """The result of a process of its own: its memory is not held here, nor is a GPU."""
+    """The result of `do` in a separate process, so that this one holds neither its memory nor a GPU."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(do).result()
 

@@ -1,4 +1,4 @@
-"""The schema of benchmarks/records/<device>.json: one writer, one reader."""
+"""The schema of benchmarks/records/<device>.json, with its only writer and its only reader."""
 
 import dataclasses
 import statistics
@@ -10,16 +10,16 @@ from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
 FOLDER = Path(__file__).with_name("records")
-BYTES = {"float32": 4, "bfloat16": 2}  # of a number
-# How often a training step passes a convolution's output over memory at the least, with everything between two
-# convolutions fused into them: forward it is written and read; backward its gradient is written, read for the inputs'
-# gradient, and read beside it for the weights'; and normalisation's backward pass sums over both before it can begin.
+BYTES = {"float32": 4, "bfloat16": 2}  # per number
+# How often, at least, a training step moves a convolution's output through memory, with everything between two
+# convolutions fused into them. Forward it is written and read; backward its gradient is written, read for the inputs'
+# gradient, and read together with the output for the weights'; and normalisation's backward pass first sums over both.
 PASSES = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """The median of several blocks, the least and the most."""
+    """The median, minimum and maximum of several blocks."""
 
     median: float
     least: float
@@ -39,28 +39,33 @@ class Work:
     convolution_outputs_per_image: float  # elements
 
     def bytes_per_image(self, precision: str) -> float:
-        """The fewest that a step could read and write."""
+        """The fewest bytes that a step could read and write."""
         return PASSES * self.convolution_outputs_per_image * BYTES[precision]
 
 
 @dataclasses.dataclass(frozen=True)
 class Ceilings:
-    """What the whole device was measured to do at most."""
+    """The most that the whole device was measured to do."""
 
     flop_per_second: dict[str, float]  # in matrix products, by precision
     copied_bytes_per_second: float  # read and written
 
     def share(self, work: Work, precision: str, images_per_second: float) -> float:
-        """How much of what the nearer of the two ceilings allows: the roofline."""
+        """The fraction of the rate that the lower of the two ceilings allows: the roofline."""
         return images_per_second * max(
             work.flop_per_image / self.flop_per_second[precision],
             work.bytes_per_image(precision) / self.copied_bytes_per_second,
         )
 
+    def highest(self, other: "Ceilings") -> "Ceilings":
+        """The higher of each: a ceiling is what is possible."""
+        rates = {name: max(rate, other.flop_per_second[name]) for name, rate in self.flop_per_second.items()}
+        return Ceilings(rates, max(self.copied_bytes_per_second, other.copied_bytes_per_second))
+
 
 @dataclasses.dataclass(frozen=True)
 class Circumstances:
-    """Of a race: without them a time is worth nothing. The load is the number of processes that wanted a core."""
+    """Of a race: without them a time is worth nothing. Loads are the machine's one-minute load average."""
 
     dataset: str
     commit: str
@@ -73,22 +78,22 @@ class Circumstances:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a contender did. Rates are those of all its trainings together."""
+    """How a contender did. Rates are those of all its runs together."""
 
     contender: str
     precision: str
     processes: int
-    threads: int  # of each process
-    runs: int  # in each process
+    threads: int  # per process
+    runs: int  # per process
     steps_per_block: int
     images_per_second: Spread
     times_faster: dict[str, Spread]  # than the reference loops, block by block
-    seconds_per_step: dict[str, float] | None  # of one training, by part; None where nothing can look into a step
-    data_share: float | None  # of a step's time, with what begins an epoch
+    seconds_per_step: dict[str, float] | None  # of one run, by part; None where a step cannot be watched
+    data_share: float | None  # of a step's time, including an epoch's start
     evaluated_per_second: float  # images
-    epoch_seconds: float  # until each of its trainings is an epoch further, evaluation included
+    epoch_seconds: float  # for each of its runs to advance one epoch, evaluation included
     evaluation_share: float  # of that
-    peak_bytes: int  # of all its processes: on a GPU what PyTorch holds there, else whole processes
+    peak_bytes: int  # of all its processes: on a GPU what PyTorch reserves there, else whole processes
 
     @property
     def side_by_side(self) -> int:
@@ -97,7 +102,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Race:
-    """Contenders over one network, in turns."""
+    """Contenders that took turns on one network."""
 
     network: str
     ordering: str
@@ -108,7 +113,7 @@ class Race:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """All that was measured on a device. `scale` are races of the engine alone, over ever deeper networks."""
+    """All that was measured on a device. `scale` is races of the engine alone, over increasingly deep networks."""
 
     device: str
     ceilings: Ceilings
@@ -116,8 +121,13 @@ class Record:
     scale: tuple[Race, ...]
 
     def with_races(self, races: Sequence[Race], scale: Sequence[Race]) -> "Record":
-        """With these besides, each in the place of an older one over the same network."""
+        """With these added, each replacing an older one over the same network and ordering."""
         return dataclasses.replace(self, races=_updated(self.races, races), scale=_updated(self.scale, scale))
+
+    def added_to(self, older: "Record") -> "Record":
+        """With an older record's races over other networks, and the higher of the ceilings for all."""
+        together = older.with_races(self.races, self.scale)
+        return dataclasses.replace(together, ceilings=self.ceilings.highest(older.ceilings))
 
     def write(self, path: Path) -> None:
         write_whole(path, canonical_json(dataclasses.asdict(self)))
