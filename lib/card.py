@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,43 +130,6 @@ class RunCard:
 def depth(block: str, blocks_per_stage: int) -> int:
     """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck); short connections are not counted."""
     return 3 * WEIGHT_LAYERS[block] * blocks_per_stage + 2
-
-
-def read_cards(folder: Path) -> list[RunCard]:
-    """The cards of the study in a plan folder, in Table 1's order. Raises BadInput that names the file."""
-    path = folder / "study.json"
-    try:
-        runs = [str(run) for run in read_json(path, CURE)["runs"]]
-    except (LookupError, TypeError):
-        raise BadInput(f"{path} is damaged: {CURE}") from None
-    return [RunCard.read(folder / f"{run}.json") for run in runs]
-
-
-def read_with_study(paths: Sequence[Path]) -> list[tuple[RunCard, int, list[RunCard]]]:
-    """Cards, and of each which of its study's it is, from 1, and all of these; alone, where no sound study lies beside.
-
-    The study is for showing progress only: a result depends on its own card and on nothing else.
-    Raises BadInput that names a card that is not sound, or two of one run.
-    """
-    cards = {path: RunCard.read(path) for path in paths}
-    by_name = {card.name: path for path, card in cards.items()}
-    for path, card in cards.items():
-        if (other := by_name[card.name]) != path:
-            raise BadInput(f"{path} and {other} are both cards of {card.name}: train them by a command each")
-    studies = {folder: _cards_of_study(folder) for folder in {path.parent for path in cards}}
-    with_study = []
-    for path, card in cards.items():
-        study = studies[path.parent] if card in studies[path.parent] else [card]
-        with_study.append((card, study.index(card) + 1, study))
-    return with_study
-
-
-def _cards_of_study(folder: Path) -> list[RunCard]:
-    """The study's cards, or none where it is not sound."""
-    try:
-        return read_cards(folder)
-    except BadInput:
-        return []
 
 
 def is_wanted(dataset: str, wanted: str) -> bool:

@@ -1,23 +1,16 @@
-"""The machine a run trains on: which device, how it is made deterministic, and what its failures mean."""
+"""The machine a run trains on: which device, and how it is made deterministic."""
 
-import contextlib
 import dataclasses
+import math
 import os
-import re
-from collections.abc import Iterator
 
 import torch
 from torch.utils import deterministic
 
-from lib.errors import BadInput, TryAgain
+from lib import limits
+from lib.errors import BadInput
 from lib.words import counted
 
-NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
-# What a GPU's own libraries report, and not what PyTorch says of tensors that lie on the wrong device.
-DEVICE_LOST = re.compile(
-    r"(CUDA|cuDNN|cuBLAS|Frontend) (driver |unknown )?(error|init)|Error \[CUDA\]|cudaGetDeviceCount|CUDA_ERROR|"
-    r"(CUDNN|CUBLAS)_STATUS|NVML|No CUDA GPUs"
-)
 OF_BFLOAT16 = ("bf16", "ne_convert")  # in the names of a CPU's instructions
 
 
@@ -68,17 +61,18 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def cores() -> int:
-    """How many of the machine's cores this process may use: a scheduler may have given it a few of many."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many of the machine's cores this process may use: a scheduler or a container may give it a few of many."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return math.ceil(min(allowed, limits.cpus()))
 
 
-def threads_for(began_under: Circumstances | None) -> int:
-    """How many threads a run takes on a CPU: those it began with, if there are so many cores.
+def threads_for(last: Circumstances | None) -> int:
+    """How many threads a run takes on a CPU: as many as where it was trained last, if there are that many cores.
 
     With another number its sums would be split, and rounded, differently.
     """
-    began_with = began_under.threads if began_under else None
-    return began_with if began_with and began_with <= cores() else torch.get_num_threads()
+    threads = last.threads if last else None
+    return threads if threads and threads <= cores() else min(torch.get_num_threads(), cores())
 
 
 def make_deterministic() -> None:
@@ -88,31 +82,3 @@ def make_deterministic() -> None:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # precision: float32 means float32; a GPU would round to 10 bits
-
-
-@contextlib.contextmanager
-def failures_explained(batch_size: int) -> Iterator[None]:
-    """Turn memory that ran out into BadInput, and a device that was lost into TryAgain.
-
-    The batch is never made smaller here: that would be another experiment.
-    """
-    try:
-        yield
-    except Exception as error:
-        of_triton = type(error).__module__.startswith("triton")
-        if not isinstance(error, RuntimeError | MemoryError) and not of_triton:
-            raise
-        text = " ".join(str(error).split())[:200]
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
-            raise BadInput(
-                f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
-                "larger machine, or lower batch_size in params.yaml, which changes the result"
-            ) from None
-        if of_triton:
-            raise BadInput(
-                f"Triton failed ({type(error).__name__}: {text}): set IC_FUSE_LAYERS=0 in the environment to train "
-                "by PyTorch's own kernels"
-            ) from None
-        if DEVICE_LOST.search(text):
-            raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error
-        raise

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 class StageError(Exception):
     """The message names the key, file or process, what is wrong, and the cure: in one line, whatever it quotes."""
 
-    status = 1  # the process's exit status
+    status = 1  # the process's exit status, unless another is given
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, status: int | None = None) -> None:
         # A key or a name from a damaged file may hold line breaks, or what a terminal would obey.
         super().__init__(printable(message))
+        if status is not None:
+            self.status = status
 
 
 class BadInput(StageError):
@@ -34,8 +36,7 @@ class Stopped(StageError):
     """A signal ended the work before it was done. The same command goes on from the last whole epoch."""
 
     def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.status = 128 + signal_number  # as shells report it
+        super().__init__(message, 128 + signal_number)  # as shells report it
 
 
 def status_of(failures: Iterable[int]) -> int:
@@ -59,7 +60,7 @@ def printable(text: str, kept: str = "") -> str:
 
 @contextlib.contextmanager
 def errors_exit(stage: str) -> Iterator[None]:
-    """End the process with one line on standard error and the error's status where the body raises a StageError.
+    """End the process with one line on standard error and an exit status where the body raises StageError or Ctrl-C.
 
     And without a word where nobody reads its output any more, as in `... | head`. What the output's encoding lacks, as
     it may a dash, is printed as a question mark.
@@ -72,6 +73,9 @@ def errors_exit(stage: str) -> Iterator[None]:
     except StageError as error:
         print(f"{stage}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.status)
+    except KeyboardInterrupt:  # where no Stop listens for it
+        print(f"{stage}: stopped by Ctrl-C", file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it as it ends
         sys.exit(128 + signal.SIGPIPE)

@@ -154,8 +154,7 @@ class Fleet:
         self.engine.end(task)
 
     def _fail(self, member: Member, fault: str, status: int) -> None:
-        member.fault = StageError(fault)
-        member.fault.status = status or 1
+        member.fault = StageError(fault, status or 1)
         self.display.say(f"{member.name}  FAILED: {member.fault}")
 
     def _require_same_versions(self, began: Began) -> None:

@@ -13,16 +13,16 @@ from lib.stopping import ENDS_WITH_PARENT
 
 
 class Progress:
-    """Progress of one run of so many epochs over so many images.
+    """Progress of one run: its number of epochs, and of training images.
 
-    `later_work` is the work of the study's later runs in multiples of this run's, `later_runs` their number: with them,
-    the time this run has taken so far says about how long all of them will take.
+    `later` is the work of each of the study's later runs in multiples of this run's: from it, and from the time this
+    run has taken so far, follows about how long all of them will take. None where other runs are trained beside this
+    one: then nothing is said of them.
     """
 
-    def __init__(self, title: str, epochs: int, images: int, later_work: float, later_runs: int) -> None:
-        self.title, self.epochs, self.images = title, epochs, images
-        self.later_work, self.later_runs = later_work, later_runs
-        self.setup = time.process_time()  # seconds to get here, which every run needs
+    def __init__(self, title: str, epochs: int, images: int, later: Sequence[float] | None) -> None:
+        self.title, self.epochs, self.images, self.later = title, epochs, images, later
+        self.setup = time.process_time()  # CPU seconds of starting up, which each later run needs too
         self.start = time.monotonic()
         self.accuracy = "   -   "
         self.before = 0  # epochs that an earlier process trained
@@ -63,15 +63,16 @@ class Progress:
             self.timed_from, self.start = record.epoch, time.monotonic()
 
     def warn_if_slow(self, epoch: float, epochs: int) -> None:
-        """Say, where so many epochs on a CPU take over an hour, how long run and study would, and what to do instead.
+        """Where training would take over an hour on a CPU, say how long run and study would, and what to do instead.
 
         `epoch` is how many seconds an epoch of this run takes, `epochs` how many are left.
         """
         here = epoch * epochs
         if here > 3600:
+            of_all = duration(here + epoch * self._later_epochs())
+            with_later = "" if self.later is None else f", {of_all} with all that follow"
             print(
-                f"On this CPU an epoch takes {duration(epoch)}: about {duration(here)} for this run, "
-                f"{duration(here + epoch * self.epochs * self.later_work)} with all that follow.\n"
+                f"On this CPU an epoch takes {duration(epoch)}: about {duration(here)} for this run{with_later}.\n"
                 "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
                 "Ctrl-C stops this run.",
                 flush=True,
@@ -83,8 +84,14 @@ class Progress:
             return ""
         pace = (time.monotonic() - self.start) / (epochs_done - self.timed_from)  # seconds an epoch
         here = pace * (self.epochs - epochs_done)
-        later = self.later_work * self.epochs * pace + self.later_runs * self.setup
+        if self.later is None:
+            return f"{duration(here)} left"
+        later = pace * self._later_epochs() + len(self.later) * self.setup
         return f"{duration(here)} left, {duration(here + later)} for all"
+
+    def _later_epochs(self) -> float:
+        """The work of the later runs, in epochs of this one."""
+        return self.epochs * sum(self.later or [])
 
 
 def duration(seconds: float) -> str:

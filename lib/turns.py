@@ -12,9 +12,9 @@ AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
 
 
 def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
-    """Go through all runs, by name, a step of each at a time, as many at once as a GPU's memory holds.
+    """Go through all runs, by name, a step of each at a time: at most AT_ONCE, and on a GPU as its memory holds.
 
-    On a CPU, where that gains nothing, AT_ONCE: give it few.
+    On a CPU that gains nothing, and memory is not looked at: give it few.
 
     One that fails does so alone: it is named, and the others go on. Raises StageError at the end if any did, and
     Stopped at once if the process is to stop.
@@ -23,9 +23,9 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
     failed: dict[str, StageError] = {}
     largest = 0  # bytes of GPU memory that a run took
     while waiting or active:
-        free = free_bytes() if waiting else 0  # asking costs time at every step, and matters to the next run alone
-        # The next may be twice as large as those before.
-        starts = bool(waiting) and len(active) < AT_ONCE and (not active or free >= 2 * largest)
+        has_room = bool(waiting) and len(active) < AT_ONCE
+        free = free_bytes() if has_room else 0  # asking costs time at every step, and matters to the next run alone
+        starts = has_room and (not active or free >= 2 * largest)  # the next may be twice as large as those before
         if starts:
             active[waiting.pop(0)] = _stream()
         for name in [list(active)[-1]] if starts else list(active):
@@ -51,9 +51,10 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
     if len(failed) == of == 1:
         raise next(iter(failed.values()))
     if failed:
-        summary = StageError(f"{len(failed)} of {of} runs failed, the others are done: {', '.join(failed)}")
-        summary.status = status_of(error.status for error in failed.values())
-        raise summary
+        raise StageError(
+            f"{len(failed)} of {of} runs failed, the others are done: {', '.join(failed)}",
+            status_of(error.status for error in failed.values()),
+        )
 
 
 def free_bytes() -> int:

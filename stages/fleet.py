@@ -131,12 +131,11 @@ def failure(failed: dict[str, StageError], of: int) -> StageError:
     for run, error in failed.items():
         print(f"fleet: {run}: {error}", file=sys.stderr, flush=True)
     others = ", the others are trained" * (len(failed) < of)
-    summary = StageError(
+    return StageError(
         f"{len(failed)} of {of} runs failed{others}: {', '.join(failed)}. "
-        "Mend them, then give the same command again: it draws the report once all runs are there"
+        "Mend them, then give the same command again: it draws the report once all runs are there",
+        status_of(error.status for error in failed.values()),
     )
-    summary.status = status_of(error.status for error in failed.values())
-    return summary
 
 
 if __name__ == "__main__":

@@ -19,17 +19,19 @@ from pathlib import Path
 import torch
 
 from lib import cifar10, fusion, source, training
-from lib.card import RunCard, read_with_study
+from lib.card import RunCard
+from lib.cards import read_with_study
 from lib.checkpoint import Checkpoints, Snapshot
-from lib.device import circumstances, failures_explained, make_deterministic, pick_device, threads_for
+from lib.device import circumstances, make_deterministic, pick_device, threads_for
 from lib.errors import BadInput, errors_exit
+from lib.failures import failures_explained
 from lib.files import require_room, require_writable, write_whole
 from lib.memory import keep_freed_memory
 from lib.metrics import RunFacts, write_metrics
 from lib.progress import Progress
 from lib.resnet import ResNet
 from lib.stopping import Stop
-from lib.turns import in_turns
+from lib.turns import AT_ONCE, in_turns
 from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +65,7 @@ def main() -> None:
         keep_freed_memory()
         cards = read_with_study(paths)
         shared = Shared(stop, len(cards))
-        in_turns({card.name: train(card, place, study, shared) for card, place, study in cards})
+        in_turns({card.name: train(card, study, shared) for card, study in cards})
 
 
 class Shared:
@@ -71,13 +73,14 @@ class Shared:
 
     def __init__(self, stop: Stop, runs: int) -> None:
         self.stop = stop
+        self.at_once = min(runs, AT_ONCE)
         self.data = functools.cache(cifar10.load)
         self.served = functools.cache(cifar10.served)
         self.writers = ThreadPoolExecutor(runs) if runs > 1 else None
         self.threads: int | None = None  # of PyTorch's on the CPU, once a run has taken them
 
     def take_threads(self, wanted: int) -> None:
-        """Have so many threads for all runs. Raises BadInput for a run that began with another number than the others.
+        """Set the number of threads for all runs. Raises BadInput for a run that was trained with another number.
 
         It would change the others' results, or they its.
         """
@@ -90,26 +93,26 @@ class Shared:
         torch.set_num_threads(wanted)
 
     def meanwhile(self, do: Callable[[Snapshot], None], snapshot: Snapshot) -> Iterator[None]:
-        """Do it while the other runs go on, if there are any: a GPU would stand idle."""
+        """Do it while the other runs, if any, go on: otherwise a GPU would stand idle."""
         if self.writers is None:
             do(snapshot)
             return
         doing = self.writers.submit(do, snapshot)
         while not doing.done():
-            time.sleep(0.001)  # else runs that all wait would keep the threads from working
+            time.sleep(0.001)  # otherwise runs that all wait would keep the writers from working
             yield
         doing.result()
 
 
-def train(card: RunCard, place: int, study: list[RunCard], shared: Shared) -> Iterator[None]:
+def train(card: RunCard, study: list[RunCard], shared: Shared) -> Iterator[None]:
     """Train a card's run, or what is left of it, step by step; between two steps other runs may have their turn.
 
-    The rest of the study matters to the display of progress alone.
+    The rest of the study matters only to the progress display.
     """
     with failures_explained(card.batch_size):
         data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
         model = model_of(card)
-    progress = progress_of(card, place, study, data, alone=shared.writers is None)
+    progress = progress_of(card, study, data, alone=shared.at_once == 1)
 
     checkpoints = checkpoints_of(card, data.sha256)
     metrics, weights = outputs_of(card)
@@ -171,7 +174,7 @@ def steps(
     model.to(device).to(memory_format=torch.channels_last)  # the layout of the batches
     recipe = recipe_of(card)
     if device.type == "cpu":
-        step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
+        step = training.seconds_per_step(model, recipe, next(train_set.in_order())) * shared.at_once
         progress.warn_if_slow(step * len(train_set) / card.batch_size, card.epochs - start.epoch)
 
     def train_batches(epoch: int) -> Iterator[training.Batch]:
@@ -200,20 +203,20 @@ def recipe_of(card: RunCard) -> training.Recipe:
 
 
 def bytes_of(model: ResNet) -> tuple[int, int]:
-    """What the weights, and a checkpoint with Adam's two moments of each and the history, take on the disk, at most."""
+    """The most bytes on the disk that the weights take, and a checkpoint: with Adam's two moments, and the history."""
     weights = sum(each.nbytes for each in model.state_dict().values())
     return weights, 3 * weights + 1_000_000
 
 
-def progress_of(card: RunCard, place: int, study: list[RunCard], data: cifar10.DataSet, *, alone: bool) -> Progress:
-    """The display of a run that is the so-manieth of its study; a run's time goes about with its depth.
+def progress_of(card: RunCard, study: list[RunCard], data: cifar10.DataSet, *, alone: bool) -> Progress:
+    """The display of a run of a study; a run's time is about proportional to its depth.
 
-    The later ones take their time after a run alone in its process; others go on beside it, in the same time.
+    `alone`: no other run is trained in this process, so that the study's later ones come after it.
     """
-    layers = [each.depth for each in study]
-    title = f"run {place} of {len(study)}  {card.name} ({layers[place - 1]} layers, {data.name})"
-    later = layers[place:] if alone else []
-    return Progress(title, card.epochs, len(data.train.labels), sum(later) / layers[place - 1], len(later))
+    place = study.index(card) + 1
+    title = f"run {place} of {len(study)}  {card.name} ({card.depth} layers, {data.name})"
+    later = [each.depth / card.depth for each in study[place:]] if alone else None
+    return Progress(title, card.epochs, len(data.train.labels), later)
 
 
 def facts_of(card: RunCard, data: cifar10.DataSet, model: ResNet, snapshot: Snapshot) -> RunFacts:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.card import VALIDATION, RunCard, is_wanted, read_with_study
+from lib.card import VALIDATION, RunCard, is_wanted
 from lib.errors import BadInput
 from lib.files import canonical_json
 
@@ -269,38 +269,3 @@ def test_a_card_under_the_name_of_another_run_is_refused_by_both_names(tmp_path)
     with pytest.raises(BadInput, match=LEAN.name) as refusal:
         RunCard.read(path)
     assert str(path) in str(refusal.value)
-
-
-STUDY = [dataclasses.replace(LEAN, seed=seed) for seed in (7, 2, 5)]
-
-
-def write_study(folder: Path, runs: list[str]) -> None:
-    (folder / "study.json").write_text(json.dumps({"runs": runs, "preset": "replication"}))
-
-
-def test_a_card_without_a_study_is_alone(tmp_path):
-    paths = [written(card, tmp_path) for card in STUDY]
-    assert read_with_study(paths[1:2]) == [(STUDY[1], 1, [STUDY[1]])]
-
-
-def test_cards_have_their_places_in_the_order_of_their_study(tmp_path):
-    paths = [written(card, tmp_path) for card in STUDY]
-    write_study(tmp_path, [card.name for card in STUDY])
-    places = [(card, place, STUDY) for place, card in enumerate(STUDY, start=1)]
-    assert read_with_study(paths) == places
-    assert read_with_study(paths[::-2]) == places[::-2]
-
-
-def test_a_card_that_the_study_beside_it_does_not_name_is_alone(tmp_path):
-    for card in STUDY:
-        written(card, tmp_path)
-    write_study(tmp_path, [card.name for card in STUDY])
-    assert read_with_study([written(LEAN, tmp_path)]) == [(LEAN, 1, [LEAN])]
-
-
-def test_two_cards_of_one_run_are_refused_by_both_their_names(tmp_path):
-    paths = [written(LEAN, tmp_path / folder) for folder in ("a", "b")]
-    with pytest.raises(BadInput) as refusal:
-        read_with_study(paths)
-    assert all(str(path) in str(refusal.value) for path in paths)
-    assert read_with_study([paths[0], paths[0]]) == [(LEAN, 1, [LEAN])]  # named twice, it is one

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from lib.card import RunCard, depth, read_with_study
+from lib.card import RunCard, depth
+from lib.cards import read_with_study
 from lib.checkpoint import Checkpoints
 from lib.device import cores
 from lib.files import canonical_json, write_whole

@@ -17,6 +17,12 @@ def test_an_error_ends_the_process_in_one_line_with_its_status(error, status, ca
     assert (ending.value.code, capsys.readouterr().err) == (status, f"stage: {error}\n")
 
 
+def test_ctrl_c_ends_a_stage_that_listens_to_no_signal_in_one_line(capsys):
+    with pytest.raises(SystemExit) as ending, errors_exit("download"):
+        raise KeyboardInterrupt
+    assert (ending.value.code, capsys.readouterr().err) == (130, "download: stopped by Ctrl-C\n")
+
+
 def test_what_an_error_quotes_cannot_break_its_line_or_speak_to_the_terminal():
     assert str(BadInput("a\nb\x1b[2J")) == "a\\nb\\x1b[2J"
 

@@ -25,9 +25,11 @@ ARROWS = {
     "stages.download": {"card", "obtain"},
     "stages.train": {
         "card",
+        "cards",
         "checkpoint",
         "cifar10",
         "device",
+        "failures",
         "fusion",
         "memory",
         "metrics",
@@ -95,8 +97,9 @@ ARROWS = {
     "curves": {"look", "metrics", "panels", "paper", "sample", "table1"},
     "page": {"look"},
     "sections": {"cells", "claims", "page", "paired", "paper", "table1"},
-    "runs": {"card", "checkpoint", "device", "progress"},
-    "device": {"words"},
+    "runs": {"card", "checkpoint", "device", "limits", "progress"},
+    "cards": {"card"},
+    "device": {"limits", "words"},
     "fleet": {"checkpoint", "fleet_plan", "fleet_worker"},
     "fleet_plan": {"card", "checkpoint", "fleet_worker", "runs", "turns"},
     "fleet_table": {"fleet_plan", "runs"},
@@ -105,7 +108,7 @@ ARROWS = {
     "node": {"stopping"},
 }
 STANDARD_LIBRARY_ONLY = [
-    *("arms", "card", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "lock"),
+    *("arms", "card", "cards", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "limits", "lock"),
     *("memory", "metrics", "node", "paper", "recipe", "sample", "source", "stopping", "words"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "triton", "numpy", "tqdm"}  # what a GPU machine without DVC has
@@ -184,8 +187,8 @@ def test_training_is_imported_without_triton_and_the_fleets_stage_without_ray_an
 
 
 def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
-    # These keep, show, or say when.
-    cannot = {"checkpoint", "errors", "files", "lock", "memory", "metrics"}
+    # These keep, show, or say when; the number of threads, for which limits are asked, a checkpoint knows.
+    cannot = {"cards", "checkpoint", "errors", "failures", "files", "limits", "lock", "memory", "metrics"}
     cannot |= {"progress", "source", "stopping", "turns", "words"}
     decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
     assert set(train.DECIDES_RESULTS) == decide

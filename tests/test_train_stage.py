@@ -357,18 +357,18 @@ def test_a_stop_while_a_checkpoint_is_written_lets_no_other_process_in_before_it
     monkeypatch.setattr(checkpoint, "write_whole", slow)
     monkeypatch.setattr(lock, "take", lambda *of: locks.append(take(*of)) or locks[-1])
     monkeypatch.setattr(os, "close", lambda file: (order.extend(["released"] * (file in locks)), close(file)))
-    training = train.train(CARD, 1, [CARD], train.Shared(Stop(), 2))
+    training = train.train(CARD, [CARD], train.Shared(Stop(), 2))
     with pytest.raises(Stopped):
         in_turns({"one": training, "other": stop()})
     training.close()  # as it is when the process comes to its end
     assert order == ["written", "released"]
 
 
-@pytest.mark.parametrize(("alone", "work", "runs"), [(True, 1.0 + 14 / 8, 2), (False, 0, 0)])
-def test_later_runs_take_their_time_after_a_run_alone_and_none_after_one_beside_them(
-    alone: bool, work: float, runs: int, stand_in: Path
+@pytest.mark.parametrize(("alone", "later"), [(True, [1.0, 14 / 8]), (False, None)])
+def test_later_runs_are_those_after_a_run_alone_and_unknown_where_they_are_beside_it(
+    alone: bool, later: list[float] | None, stand_in: Path
 ) -> None:
     deeper = dataclasses.replace(CARD, network="deeper", blocks_per_stage=2)
     data = cifar10.load(stand_in, "auto", CARD.train_images, CARD.test_images)
-    progress = train.progress_of(CARD, 1, [CARD, IC_CARD, deeper], data, alone=alone)
-    assert (progress.later_work, progress.later_runs) == (work, runs)
+    progress = train.progress_of(CARD, [CARD, IC_CARD, deeper], data, alone=alone)
+    assert progress.later == later

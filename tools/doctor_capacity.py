@@ -11,8 +11,9 @@ import torch
 from lib import cifar10, training
 from lib.card import RunCard
 from lib.checkpoint import KEPT
-from lib.device import circumstances, cores, failures_explained, make_deterministic, pick_device
+from lib.device import circumstances, cores, make_deterministic, pick_device
 from lib.errors import StageError
+from lib.failures import failures_explained
 from lib.progress import duration
 from lib.words import counted
 from stages import train
@@ -47,9 +48,9 @@ def device(project: Project) -> Iterator[Finding]:
 
 
 def disk(project: Project) -> Iterator[Finding]:
-    """Whether what is still to be made may be written here, and will fit."""
+    """Whether what is still to be written is permitted here, and will fit."""
     needed = bytes_to_write(project)
-    disks: dict[int, tuple[Path, int]] = {}  # by file system: one place on it, and what all of its folders need
+    disks: dict[int, tuple[Path, int]] = {}  # by file system: a place on it, and the bytes that its folders need
     for folder in needed:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         if not there.is_dir():
@@ -69,11 +70,11 @@ def disk(project: Project) -> Iterator[Finding]:
 
 
 def bytes_to_write(project: Project) -> dict[Path, int]:
-    """By folder, what all runs will write besides what is there: three checkpoints each, as one is being written."""
+    """By folder, the bytes that all runs have yet to write: three checkpoints each, counting the one being written."""
     needed = {METRICS: 0, MODELS: 0, project.root: 0, DATA: 0}
     there = {each.folder: each.size for each in project.kept}
     for name, card in project.cards.items():
-        with torch.device("meta"):  # no memory, no time
+        with torch.device("meta"):  # takes no memory and no time
             weights, checkpoint = train.bytes_of(train.model_of(card))
         if project.done(name) < card.epochs:
             held = there.get(project.checkpoints[name].folder, 0) if name in project.checkpoints else 0
@@ -86,7 +87,7 @@ def bytes_to_write(project: Project) -> dict[Path, int]:
 
 
 def time_needed(project: Project) -> Iterator[Finding]:
-    """About how long what is left of the study takes here, from a step of its first run measured now."""
+    """About how long the rest of the study takes here, from a step of its first run, timed now."""
     if not project.cards:
         yield Finding(NOTE, "time", "not known without a plan", MAKE_PLAN)
         return
@@ -105,7 +106,7 @@ def time_needed(project: Project) -> Iterator[Finding]:
 
 
 def estimate(project: Project, left: dict[str, int], step: float, where: str) -> Finding:
-    """The time of so many epochs of each run, when a step of the first one takes so long."""
+    """The time for the epochs `left` of each run, if a step of the first run takes `step` seconds."""
     first = next(iter(project.cards.values()))
     seconds = step * sum(work(card, left[name]) for name, card in project.cards.items()) / work(first, 1, steps=1)
     runs = counted(sum(map(bool, left.values())), "run")
@@ -119,15 +120,15 @@ def estimate(project: Project, left: dict[str, int], step: float, where: str) ->
 
 
 def work(card: RunCard, epochs: int, steps: int | None = None) -> int:
-    """So many epochs' steps times layers: a step takes about in proportion to depth."""
+    """Steps of that many epochs, times layers: a step's time is about proportional to depth."""
     steps = -(-card.train_images // card.batch_size) if steps is None else steps
     return epochs * steps * card.depth
 
 
 def seconds_per_step(card: RunCard) -> tuple[float, str]:
-    """How long a training step takes, on images of noise, and on what. Raises StageError."""
+    """Seconds per training step on images of noise, and the device's name. Raises StageError."""
     device = pick_device(card.device)
-    make_deterministic()  # as training does; it has its price
+    make_deterministic()  # as training does; it costs time
     model = train.model_of(card)
     model.to(device).to(memory_format=torch.channels_last)
     images = torch.randn(card.batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)

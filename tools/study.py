@@ -1,8 +1,8 @@
-"""Train all runs of plan/ that do not have their results yet, as many at once as this machine takes. Needs no DVC.
+"""Train all runs of plan/ that lack results, as many at once as this machine takes. Needs no DVC.
 
-On a GPU one process takes them all, side by side. On a CPU every core takes one run at a time, on one thread: cores
+On a GPU one process trains them all, side by side. On a CPU every core trains one run at a time, on one thread: cores
 that share a run wait for each other at every operation. Each run is an ordinary `python -m stages.train`, with its own
-lock, checkpoints and metrics: stop and start this as you like. What is trained, `dvc repro` then collects in seconds.
+lock, checkpoints and metrics: stop and restart this as you like. `dvc repro` then collects trained runs in seconds.
 Exit status: 0 all runs finished, 130 or 143 stopped by a signal, else that of a run that failed (each is named).
 """
 
@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from lib import cifar10
-from lib.card import read_cards
+from lib.cards import read_cards
 from lib.errors import BadInput, StageError, ending_of, errors_exit, status_of
 from lib.files import failures_named
 from lib.metrics import read_metrics
@@ -41,16 +41,17 @@ def main() -> None:
         failed = train([run for run in runs if not has_results(run)], Display(runs), stop)
         if failed:
             names = some([run.card.name for run in runs if not run.finished] or list(failed))
-            error = StageError(f"not trained: {names}; the others are. Each said why above; see also {log_file()}")
-            error.status = status_of(failed.values())
-            raise error
+            raise StageError(
+                f"not trained: {names}; the others are. Each said why above; see also {log_file()}",
+                status_of(failed.values()),
+            )
         print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
 
 
 def has_results(run: Run) -> bool:
-    """Whether a run is trained, its last checkpoint is sound, and its metrics and weights are that checkpoint's."""
+    """Whether a run is trained, its last checkpoint is sound, and its metrics and weights are from that checkpoint."""
     done = run.checkpoints.newest(run.card.epochs) if run.finished else None
-    run.look()  # a damaged one was set aside
+    run.look()  # a damaged checkpoint was set aside
     if done is None or not run.finished:
         return False
     metrics, weights = outputs_of(run.card)
@@ -62,7 +63,7 @@ def has_results(run: Run) -> bool:
 
 
 class Display:
-    """A line for each epoch of any run, and on a terminal a bar of the whole study."""
+    """A line per epoch of any run and, on a terminal, a progress bar for the whole study."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.pace = Pace(runs)
@@ -80,12 +81,12 @@ class Display:
 
 
 def log_file() -> Path:
-    """Where the trainings print to."""
+    """Where the training processes print to."""
     return checkpoint_root() / "study.log"
 
 
 def accuracy(run: Run) -> str:
-    """The test accuracy of a run's last epoch, if its metrics tell by now: they are written after the checkpoint."""
+    """The test accuracy of a run's last epoch, if its metrics have it yet: they are written after the checkpoint."""
     with contextlib.suppress(BadInput, IndexError):
         history = read_metrics(Path("metrics", f"{run.card.name}.json")).history
         return f"  test accuracy {history[run.epoch - 1].test_accuracy:7.2%}"
@@ -93,7 +94,7 @@ def accuracy(run: Run) -> str:
 
 
 def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
-    """Train the runs; the exit status of each that failed, by its name. Raises Stopped once all have come to an end."""
+    """Train the runs; the exit status of each that failed, by name. If stopped, raises Stopped once all have ended."""
     waiting, side_by_side = commands(runs)
     failed: dict[str, int] = {}
     active: dict[str, subprocess.Popen[bytes]] = {}
@@ -126,7 +127,7 @@ def train(runs: Sequence[Run], display: Display, stop: Stop) -> dict[str, int]:
 
 
 def commands(runs: Sequence[Run]) -> tuple[list[tuple[str, list[str]]], int]:
-    """The processes to start, a name and the cards of each, and how many at once.
+    """The processes to start, each with a name and its cards, and how many at once.
 
     Seed by seed, so that a study that is stopped early can be compared.
     """

@@ -1,0 +1,44 @@
+"""What a device's failures mean: memory that ran out, kernels that fail, a GPU that was lost."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import torch
+
+from lib.errors import BadInput, TryAgain
+
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
+# What a GPU's own libraries report, and not what PyTorch says of tensors that lie on the wrong device.
+DEVICE_LOST = re.compile(
+    r"(CUDA|cuDNN|cuBLAS|Frontend) (driver |unknown )?(error|init)|Error \[CUDA\]|cudaGetDeviceCount|CUDA_ERROR|"
+    r"(CUDNN|CUBLAS)_STATUS|NVML|No CUDA GPUs"
+)
+
+
+@contextlib.contextmanager
+def failures_explained(batch_size: int) -> Iterator[None]:
+    """Turn memory that ran out into BadInput, and a device that was lost into TryAgain.
+
+    The batch is never made smaller here: that would be another experiment.
+    """
+    try:
+        yield
+    except Exception as error:
+        of_triton = type(error).__module__.startswith("triton")
+        if not isinstance(error, RuntimeError | MemoryError) and not of_triton:
+            raise
+        text = " ".join(str(error).split())[:200]
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
+            raise BadInput(
+                f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
+                "larger machine, or lower batch_size in params.yaml, which changes the result"
+            ) from None
+        if of_triton:
+            raise BadInput(
+                f"Triton failed ({type(error).__name__}: {text}): set IC_FUSE_LAYERS=0 in the environment to train "
+                "by PyTorch's own kernels"
+            ) from None
+        if DEVICE_LOST.search(text):
+            raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error
+        raise

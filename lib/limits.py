@@ -1,0 +1,29 @@
+"""What a container or a batch system lets this process have of its machine: Linux's control groups, version 2."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+
+
+def cpus() -> float:
+    """How many CPUs' time it gets (`docker run --cpus`); infinite where nothing limits it."""
+    return min(_limits("cpu.max"), default=math.inf)
+
+
+def memory() -> float:
+    """How many bytes of memory it gets (`docker run --memory`, SLURM's `--mem`); infinite where nothing limits it."""
+    return min(_limits("memory.max"), default=math.inf)
+
+
+def _limits(name: str) -> Iterator[float]:
+    """What stands in this file of the process's group and of each that holds it: "most", or "time period" of a CPU."""
+    with contextlib.suppress(OSError, ValueError):
+        (own,) = (line.removeprefix("0::/") for line in OWN.read_text().splitlines() if line.startswith("0::/"))
+        for group in (GROUPS / own, *(GROUPS / own).parents):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # not there, or "max"
+                most, *period = map(float, (group / name).read_text().split())
+                yield most / period[0] if period else most
