@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
@@ -25,6 +25,39 @@ WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # of a block (the 2021 study, Sec
 BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # the orderings of Fig. 2a, and what normalises in their units
 CURE = "`python -m stages.plan` writes it anew"  # of what is wrong with a card or with plan/study.json
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
+
+
+class Layer(NamedTuple):
+    """A layer that an ordering's name may be made of."""
+
+    name: str  # in figures and tables
+    has_dropout: bool = False
+
+
+LAYERS = {
+    "relu": Layer("ReLU"),
+    "ic": Layer("IC", has_dropout=True),
+    "conv": Layer("Conv2D"),
+    "bn": Layer("BN"),
+    "dropout": Layer("Dropout", has_dropout=True),
+}
+
+
+class RunName(NamedTuple):
+    """A run's name, also that of its files and its stage: `<network>-<ordering>-<seed>`."""
+
+    network: str
+    ordering: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.network}-{self.ordering}-{self.seed}"
+
+    @classmethod
+    def parse(cls, name: str) -> "RunName":
+        """Raises ValueError for what is no run's name."""
+        network, ordering, seed = name.split("-")
+        return cls(network, ordering, int(seed))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +88,8 @@ class RunCard:
 
     @property
     def name(self) -> str:
-        """The run's name, also its stage's: `<network>-<ordering>-<seed>`."""
-        return f"{self.network}-{self.ordering}-{self.seed}"
+        """The run's name."""
+        return str(RunName(self.network, self.ordering, self.seed))
 
     @property
     def depth(self) -> int:
@@ -130,6 +163,12 @@ class RunCard:
 def depth(block: str, blocks_per_stage: int) -> int:
     """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck); short connections are not counted."""
     return 3 * WEIGHT_LAYERS[block] * blocks_per_stage + 2
+
+
+def has_dropout(ordering: str) -> bool:
+    """Whether any of an ordering's layers drops values."""
+    layers = BASELINES.get(ordering, ordering).split("_")
+    return any(LAYERS[layer].has_dropout for layer in layers)
 
 
 def is_wanted(dataset: str, wanted: str) -> bool:

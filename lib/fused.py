@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
     """What decides which values dropout zeroes."""
 
     p: float  # the probability, 0 <= p < 1
-    seed: torch.Tensor  # (1,) int64, on the GPU: a recorded step reads there what is new at each replay
+    seed: torch.Tensor  # (1,) int64, on the GPU: a captured step reads there what is new at each replay
     layer: int  # a number that no other layer of the network has
 
     def arguments(self) -> tuple[torch.Tensor, int, int, float]:

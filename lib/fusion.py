@@ -1,13 +1,17 @@
-"""What kernels of our own do on a GPU, in train mode: all that stands between two convolutions (lib/fused.py), and the
-convolutions that cuDNN is slow at (lib/convolved.py).
+"""Our own Triton kernels on a GPU, in train mode: what they replace, and when they are used.
+
+They do all that stands between two convolutions (lib/fused.py), and the convolutions that cuDNN is slow at
+(lib/convolved.py).
 
 PyTorch has kernels for each layer: beside every convolution of these networks some ten, each too small to fill a GPU.
 What is computed is the same up to rounding; which values dropout zeroes is drawn otherwise.
 """
 
+import collections
 import functools
 import os
 import sys
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +41,7 @@ def works() -> bool:
 
 
 class Pass:
-    """One forward pass of a network in train mode, fusing the layers that it is led through."""
+    """One forward pass of a network in train mode, which fuses the layers it is taken through."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -47,15 +51,19 @@ class Pass:
 
     def through(self, maps: torch.Tensor, *layers: nn.Module | torch.Tensor) -> torch.Tensor:
         """Maps (N, C, H, W) after all these layers, one by one or fused; a tensor among them is added."""
-        rest = list(layers)
+        rest = collections.deque(layers)
+
+        def take(kind: Any) -> Any:
+            """The next layer if it is of this kind, else None."""
+            return rest.popleft() if rest and isinstance(rest[0], kind) else None
+
         while rest:
-            relu = isinstance(rest[0], nn.ReLU)
-            norm = rest[relu] if len(rest) > relu else None
-            if isinstance(norm, IC | nn.BatchNorm2d):
-                del rest[: relu + 1]
-                maps = self._normalised(maps, relu, norm, rest)
+            relu, norm = take(nn.ReLU), take(IC | nn.BatchNorm2d)
+            if norm is not None:
+                added, relu_after = take(torch.Tensor), take(nn.ReLU)
+                maps = self._normalised(maps, norm, relu=bool(relu), added=added, relu_after=bool(relu_after))
             else:
-                maps = self._one(maps, rest.pop(0))
+                maps = relu(maps) if relu else self._one(maps, rest.popleft())
         return maps
 
     @staticmethod
@@ -67,16 +75,18 @@ class Pass:
         return convolved.convolved(maps, layer.weight) if convolved.can(layer, maps) else layer(maps)
 
     def _normalised(
-        self, maps: torch.Tensor, relu: bool, layer: IC | nn.BatchNorm2d, rest: list[nn.Module | torch.Tensor]
+        self,
+        maps: torch.Tensor,
+        layer: IC | nn.BatchNorm2d,
+        *,
+        relu: bool,
+        added: torch.Tensor | None,
+        relu_after: bool,
     ) -> torch.Tensor:
-        """Maps after a normalising layer and what can be fused with it of the rest, which loses that."""
+        """Maps after a normalising layer and what is fused with it: a ReLU before, an addition and a ReLU after."""
         from lib import fused
 
         norm, p = (layer.normalise, layer.drop.p) if isinstance(layer, IC) else (layer, 0.0)
-        added = next((each for each in rest[:1] if isinstance(each, torch.Tensor)), None)
-        del rest[: added is not None]
-        relu_after = bool(rest) and isinstance(rest[0], nn.ReLU)
-        del rest[:relu_after]
         number, counter = next(self.counters)
         drawn = fused.Drawn(p, self.seed, number)
         return fused.normalised(maps, norm, counter, drawn, relu=relu, added=added, relu_after=relu_after)

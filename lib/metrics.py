@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.card import RunCard, is_recipe, is_wanted
+from lib.card import RunCard, RunName, is_recipe, is_wanted
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
@@ -58,7 +58,7 @@ class RunMetrics:
 
     @property
     def name(self) -> str:
-        return f"{self.facts.network}-{self.facts.ordering}-{self.facts.seed}"
+        return str(RunName(self.facts.network, self.facts.ordering, self.facts.seed))
 
     @property
     def finished(self) -> bool:

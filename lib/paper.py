@@ -4,7 +4,7 @@ A. Choudhury, H. Ved, A. Vantipuli: Combining Batch Normalization and Dropout in
 July 3, 2021. It replicates G. Chen et al., 2019, arXiv:1905.05928.
 """
 
-from lib.card import BASELINES, VALIDATION, WEIGHT_LAYERS
+from lib.card import BASELINES, LAYERS, VALIDATION, WEIGHT_LAYERS
 
 # Table 1: test accuracy on CIFAR-10 at the end of training, by (block, depth) and ordering. One run each.
 TABLE_1: dict[tuple[str, int], dict[str, float]] = {
@@ -28,9 +28,11 @@ def model_name(block: str) -> str:
 
 
 def ordering_name(ordering: str) -> str:
-    """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D; baseline_ic is Baseline-IC."""
-    words = {"relu": "ReLU", "ic": "IC", "conv": "Conv2D", "bn": "BN", "dropout": "Dropout", "baseline": "Baseline"}
-    return "-".join(words[layer] for layer in ordering.split("_"))
+    """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D; baseline_ic is Baseline-IC.
+
+    Raises KeyError where it names no such layer.
+    """
+    return "-".join("Baseline" if each == "baseline" else LAYERS[each].name for each in ordering.split("_"))
 
 
 def unit_name(block: str, ordering: str) -> str:

@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lib.card import BASELINES, NAME, VALIDATION, RunCard, depth
+from lib.card import BASELINES, LAYERS, NAME, VALIDATION, RunCard, depth, has_dropout
 from lib.errors import BadInput
 from lib.strict_yaml import read_mapping
 from lib.words import nearest
 
-# Of which an ordering's name is made, and whether it takes dropout_p.
-LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
 TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of them for VALIDATION
 DIGITS_TO_WRITE = 20  # of a number that is proposed
@@ -108,13 +106,13 @@ class Study(Strict):
         used: dict[str, Any] = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(RunCard)}
         used |= {"network": network, "ordering": ordering, "seed": seed, **self.networks[network].model_dump()}
         used["learning_rate_steps"] = tuple(self.learning_rate_steps)
-        unused = [
-            "dropout_p" * (not any(LAYERS.get(layer) for layer in ordering.split("_"))),
-            "momentum" * (self.optimizer != "sgd"),
-            "learning_rate_steps" * (self.learning_rate_rule != "steps"),
-            "learning_rate_factor" * (self.learning_rate_rule != "steps"),
-        ]
-        return RunCard(**used | dict.fromkeys(filter(None, unused)))
+        if not has_dropout(ordering):
+            used["dropout_p"] = None
+        if self.optimizer != "sgd":
+            used["momentum"] = None
+        if self.learning_rate_rule != "steps":
+            used["learning_rate_steps"] = used["learning_rate_factor"] = None
+        return RunCard(**used)
 
     def summary(self) -> dict[str, Any]:
         """What download and report need to know (plan/study.json)."""

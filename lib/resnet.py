@@ -119,12 +119,12 @@ class ResNet(nn.Module):
         super().__init__()
         channels = STAGE_WIDTHS[0]
         self.stem = nn.Sequential(convolution(3, channels, 3), nn.BatchNorm2d(channels), nn.ReLU())
+        layers = Ordering.named(ordering)
         stages = []
         for width in STAGE_WIDTHS:
             blocks = []
             for index in range(blocks_per_stage):
                 stride = 2 if index == 0 and width != STAGE_WIDTHS[0] else 1
-                layers = Ordering.named(ordering)
                 blocks.append(Block(block, layers, channels, width, stride=stride, dropout_p=dropout_p))
                 channels = blocks[-1].outputs
             stages.append(nn.Sequential(*blocks))
@@ -134,11 +134,13 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        led = self.fuses and self.training and images.is_cuda and fusion.works()
-        maps = self.led_by(fusion.Pass(self, images.device), images) if led else self.stages(self.stem(images))
+        if self.fuses and self.training and images.is_cuda and fusion.works():
+            maps = self.maps_fused(images, fusion.Pass(self, images.device))
+        else:
+            maps = self.stages(self.stem(images))
         return self.classifier(maps.mean(dim=(2, 3)))
 
-    def led_by(self, fusing: fusion.Pass, images: torch.Tensor) -> torch.Tensor:
+    def maps_fused(self, images: torch.Tensor, fusing: fusion.Pass) -> torch.Tensor:
         """The last stage's maps, by fused layers."""
         maps = fusing.through(images, *self.stem)
         for block in grandchildren(self.stages):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.arms import BASELINE
-from lib.card import CURE, is_wanted
+from lib.card import CURE, RunName, is_wanted
 from lib.errors import BadInput
 from lib.files import failures_named, read_json
 from lib.metrics import RunMetrics, read_metrics
@@ -20,15 +20,15 @@ def read_study(path: Path) -> dict[str, Any]:
     study = read_json(path, CURE)
     try:
         runs, report = study["runs"], study["report"]
+        names = [RunName.parse(run) for run in runs]
         sound = (
             type(runs) is list
-            and all(
-                re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) and ordering_name(run.split("-")[1]) for run in runs
-            )
+            and all(re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+-[0-9]+", run) for run in runs)
+            and all(ordering_name(name.ordering) for name in names)
             and 0 < len(runs) == len(set(runs))
             and all(type(study[key]) is int and study[key] > 0 for key in ("epochs", "train_images", "test_images"))
             and all(re.fullmatch(r"[a-z0-9_]+", study[key]) for key in ("preset", "dataset"))
-            and {run.split("-")[0] for run in runs} <= study["networks"].keys()
+            and {name.network for name in names} <= study["networks"].keys()
             and all(each.keys() == {"block", "depth"} for each in study["networks"].values())
             and is_sound(study["recipe"])
             and type(report["figure_dpi"]) is int
@@ -36,7 +36,7 @@ def read_study(path: Path) -> dict[str, Any]:
             and type(report["accuracy_from"]) in (int, float)
             and 0 <= report["accuracy_from"] < 1
         )
-    except (AttributeError, KeyError, OverflowError, TypeError):  # ordering_name() knows no other layers
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # of whatever stands there instead
         sound = False
     if not sound:
         raise BadInput(f"{path} is not as plan writes it: {CURE}")
@@ -45,7 +45,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 def comparisons_of(study: dict[str, Any]) -> int:
     """How many orderings the study is to compare with their network's baseline, whether or not they are trained yet."""
-    arms = {tuple(run.split("-")[:2]) for run in study["runs"]}
+    arms = {RunName.parse(run)[:2] for run in study["runs"]}
     return sum(ordering != BASELINE and (network, BASELINE) in arms for network, ordering in arms)
 
 

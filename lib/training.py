@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib import lowered, recorded
+from lib import captured, cast
+from lib.captured import Batch
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
-from lib.recorded import Batch
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STEPS_BETWEEN_CHECKS = 50  # how often the host looks at the loss; each look waits for the device
@@ -72,7 +72,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """Adam (PyTorch's betas and eps) or SGD. Weight decay is the L2 penalty on every parameter."""
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
-    # On a GPU the rate is a tensor: a recorded step reads there what set_rate wrote.
+    # On a GPU the rate is a tensor: a captured step reads there what set_rate wrote.
     rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
     how: dict[str, Any] = {"lr": rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
@@ -95,7 +95,7 @@ def forward(model: nn.Module, batch: Batch, precision: str) -> tuple[torch.Tenso
     mixed = precision != "float32"
     with torch.autocast(images.device.type, dtype=PRECISIONS[precision], enabled=mixed):
         if mixed and images.is_cuda and torch.is_grad_enabled():
-            logits = lowered.forward(model, images, PRECISIONS[precision])
+            logits = cast.forward(model, images, PRECISIONS[precision])
         else:
             logits = model(images)
     return functional.cross_entropy(logits.float(), labels), logits
@@ -113,7 +113,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
 def stepper(
     model: nn.Module, optimizer: torch.optim.Optimizer, precision: str, tally: Tally
 ) -> Callable[[Batch, int], None]:
-    """How to take a training step, given a batch and the seed of its dropout: recorded on a GPU, plainly elsewhere."""
+    """How to take a training step, given a batch and the seed of its dropout: captured on a GPU, plainly elsewhere."""
 
     def step(batch: Batch) -> None:
         train_step(model, optimizer, batch, precision, tally)
@@ -126,8 +126,8 @@ def stepper(
         moments = [each for state in optimizer.state.values() for each in state.values() if each is not None]
         return [*model.parameters(), *model.buffers(), *tally.sums(), *moments]
 
-    if tally.loss.is_cuda and recorded.wanted():
-        return recorded.RecordedStep(step, changed)
+    if tally.loss.is_cuda and captured.wanted():
+        return captured.CapturedStep(step, changed)
     return plain
 
 

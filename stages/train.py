@@ -36,7 +36,9 @@ from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run's
+    "lib/captured.py",
     "lib/card.py",
+    "lib/cast.py",
     "lib/cifar10.py",
     "lib/convolved.py",
     "lib/device.py",
@@ -45,8 +47,6 @@ DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run'
     "lib/fused_kernels.py",
     "lib/fusion.py",
     "lib/ic.py",
-    "lib/lowered.py",
-    "lib/recorded.py",
     "lib/resnet.py",
     "lib/training.py",
     "stages/train.py",

@@ -216,13 +216,13 @@ class Asked:
         return [Block(64, 0.5, {part: [0.25] for part in PARTS} if watched else {})]
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-def test_a_step_that_is_being_recorded_is_not_looked_into(recorded):
-    """Who looks waits for the device, which ends a recording."""
-    entrant = race.Entrant(Asked(Contender("ours", "engine", "bfloat16", recorded=recorded)))
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_step_that_is_being_captured_is_not_looked_into(captured):
+    """Who looks waits for the device, which ends a capture."""
+    entrant = race.Entrant(Asked(Contender("ours", "engine", "bfloat16", captured=captured)))
     entrant.warm_up()
-    assert entrant.team.asked == [("train", 2, not recorded), ("train", 1, False)]
-    assert (entrant.epoch_start, entrant.step_seconds) == (0.0 if recorded else 0.25, 0.5)
+    assert entrant.team.asked == [("train", 2, not captured), ("train", 1, False)]
+    assert (entrant.epoch_start, entrant.step_seconds) == (0.0 if captured else 0.25, 0.5)
 
 
 def test_a_block_takes_as_many_steps_as_its_seconds_hold_and_one_at_least():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import fusion, lowered
+from lib import cast, fusion
 from lib.ic import IC
 from lib.resnet import ResNet
 
@@ -195,7 +195,7 @@ def test_a_network_led_through_fused_layers_is_the_network(
 
 def logits_of(network: ResNet, fusing: fusion.Pass, images: torch.Tensor) -> torch.Tensor:
     """As the network does it on a GPU."""
-    return network.classifier(network.led_by(fusing, images).mean(dim=(2, 3)))
+    return network.classifier(network.maps_fused(images, fusing).mean(dim=(2, 3)))
 
 
 @here
@@ -242,7 +242,7 @@ def test_a_network_has_its_convolutions_done_by_our_kernels(monkeypatch: pytest.
 
 
 @pytest.mark.skipif(INTERPRETED, reason="it is no kernel")
-def test_weights_lowered_beforehand_give_what_autocast_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_cast_beforehand_give_what_autocast_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     torch.manual_seed(1)
     network = ResNet("bottleneck", 1, "relu_bn_conv").to(DEVICE)
@@ -250,13 +250,13 @@ def test_weights_lowered_beforehand_give_what_autocast_gives(monkeypatch: pytest
     images, labels = torch.randn(4, 3, 16, 16, device=DEVICE), torch.arange(4, device=DEVICE)
     twin = copy.deepcopy(network)
     with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-        for logits in (lowered.forward(network, images, torch.bfloat16), twin(images)):
+        for logits in (cast.forward(network, images, torch.bfloat16), twin(images)):
             nn.functional.cross_entropy(logits.float(), labels).backward()
     for one, other in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
 
     without = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2)).to(DEVICE)
-    assert lowered.forward(without, images, torch.bfloat16).shape == (4, 2)
+    assert cast.forward(without, images, torch.bfloat16).shape == (4, 2)
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="here it works")

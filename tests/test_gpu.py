@@ -1,4 +1,4 @@
-"""What only a GPU can show: fused layers are near PyTorch's, the recorded step is the plain one, a run beside others is
+"""What only a GPU can show: fused layers are near PyTorch's, the captured step is the plain one, a run beside others is
 the run alone, and a resumed one the uninterrupted one.
 
 Run by `pytest -m gpu` on a machine with one.
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import fusion, recorded
+from lib import captured, fusion
 from lib.card import RunCard
 from lib.metrics import EpochRecord, read_metrics
 from lib.stopping import Stop
@@ -37,12 +37,12 @@ CARDS = [
 
 @pytest.fixture(autouse=True)
 def no_restart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A recording that fails would start this process anew, tests and all; what one test decides is not the next's."""
+    """A capture that fails would start this process anew, tests and all; what one test decides is not the next's."""
 
     def fail(error: RuntimeError) -> None:
-        raise AssertionError("recording a step failed") from error
+        raise AssertionError("capturing a step failed") from error
 
-    monkeypatch.setattr(recorded, "_restart_without", fail)
+    monkeypatch.setattr(captured, "_restart_without", fail)
     fusion.works.cache_clear()
     yield
     fusion.works.cache_clear()
@@ -67,9 +67,9 @@ def go_on(*cards: RunCard) -> dict[str, bytes]:
 
 
 def plainly(monkeypatch: pytest.MonkeyPatch, *cards: RunCard) -> dict[str, bytes]:
-    """The same, and no step is recorded."""
+    """The same, and no step is captured."""
     with monkeypatch.context() as patch:
-        patch.setenv(recorded.SWITCH, "0")
+        patch.setenv(captured.SWITCH, "0")
         return train(*cards)
 
 
@@ -93,7 +93,7 @@ def test_layers_are_fused_here(workplace: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_recorded_step_is_the_plain_step_to_the_bit(
+def test_a_captured_step_is_the_plain_step_to_the_bit(
     precision: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards = [dataclasses.replace(card, precision=precision) for card in CARDS]
@@ -124,9 +124,11 @@ def test_a_run_beside_others_is_the_run_alone(precision: str, workplace: Path) -
         assert not differing(alone, {name: together[name] for name in alone})
 
 
-@pytest.mark.parametrize("record", [True, False], ids=["recorded", "plain"])
-def test_a_resumed_run_is_the_uninterrupted_one(record: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(recorded.SWITCH, str(int(record)))
+@pytest.mark.parametrize("capture", [True, False], ids=["captured", "plain"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    capture: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(captured.SWITCH, str(int(capture)))
     straight = train(CARD)
     train(dataclasses.replace(CARD, epochs=1))
     assert not differing(go_on(CARD), straight)

@@ -77,7 +77,7 @@ ARROWS = {
     "fusion": {"convolved", "fused", "ic"},
     "resnet": {"card", "dropout", "fusion", "ic"},
     "ic": {"dropout"},
-    "training": {"checkpoint", "lowered", "metrics", "recorded"},
+    "training": {"captured", "cast", "checkpoint", "metrics"},
     "metrics": {"card"},
     "recipe": {"card"},
     "checkpoint": {"device", "lock", "metrics"},

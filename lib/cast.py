@@ -1,4 +1,4 @@
-"""A network's weights in a lower precision, all at once: autocast takes a kernel for each, forward and backward."""
+"""A network's weights cast to a lower precision, all by one kernel: autocast launches one for each, both ways."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 
-class Lowered(torch.autograd.Function):
-    """Tensors in a lower precision; their gradients come back in float32."""
+class Cast(torch.autograd.Function):
+    """Tensors cast to a lower precision; their gradients come back in float32."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -23,10 +23,10 @@ class Lowered(torch.autograd.Function):
 
 
 def forward(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The model's output under autocast, with its convolutions' weights lowered beforehand; the same numbers."""
+    """The model's output under autocast, with its convolutions' weights cast beforehand; the same numbers."""
     convolutions = ((name, each) for name, each in model.named_modules() if isinstance(each, nn.Conv2d))
     weights = {f"{name}.weight".lstrip("."): each.weight for name, each in convolutions}
     if not weights:
         return model(images)
-    low = Lowered.apply(dtype, *weights.values())
+    low = Cast.apply(dtype, *weights.values())
     return torch.func.functional_call(model, dict(zip(weights, low, strict=True)), (images,))
