@@ -1,1 +1,1 @@
-"""How fast the engine trains, beside plain PyTorch, on the machine it runs on."""
+"""How fast the engine trains, compared with plain PyTorch, on the machine at hand."""

@@ -1,7 +1,7 @@
 """Do the engine's fast paths learn as well as plain PyTorch in float32? -> benchmarks/accuracy.json
 
-Trains networks by each path from the same seeds: the same initial weights and order of images, other dropped values.
-The record is written after every training, and those that are in it are not trained again.
+Trains networks on each path from the same seeds: same initial weights and image order, different dropped values.
+The record is written after every run, and runs already in it are not repeated.
 Then `python -m benchmarks.table` puts the paired differences into docs/speed.md.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def continued(start: Trials, path: Path) -> Trials:
-    """What is in the record already, of the same comparison. Raises BadInput if the record is of another."""
+    """The existing record of this comparison, else `start`. Raises BadInput if the record is, or may be, of another."""
     if not path.exists():
         return start
     if start.circumstances.commit.endswith("modified"):
@@ -69,7 +69,7 @@ def continued(start: Trials, path: Path) -> Trials:
 
 
 def compare(record: Trials, seeds: Sequence[int], data: Source) -> None:
-    """Train what the record lacks, seed by seed, and write it after each."""
+    """Train the runs that the record lacks, seed by seed, and write it after each."""
     done = {trial.key for trial in record.trials}
     wanted = [(network, path, seed) for seed in seeds for network in NETWORKS for path in PATHS]
     todo = [(network, path, seed) for network, path, seed in wanted if (network.name, path, seed) not in done]
@@ -95,7 +95,7 @@ def _get_ready() -> None:
 
 @contextlib.contextmanager
 def _none_left_waiting(pool: concurrent.futures.Executor) -> Iterator[None]:
-    """An error, or Ctrl-C, ends the pool after what it trains at the moment."""
+    """On an error or Ctrl-C, end the pool after the runs that it is training."""
     try:
         yield
     except BaseException:
@@ -104,7 +104,7 @@ def _none_left_waiting(pool: concurrent.futures.Executor) -> Iterator[None]:
 
 
 def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -> Trial:
-    """A training in this process."""
+    """Train one run in this process."""
     precision, by_plain_layers = PATHS[path]
     card = card_of(network, precision, seed, data, epochs)
     make_deterministic()
@@ -121,7 +121,7 @@ def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -
         Snapshot.of_start(None, circumstances(device)),
     )
     last = deque[Snapshot | None](maxlen=1)
-    in_turns({network.name: map(last.append, snapshots)})  # alone, on a stream of its own: else no GPU records a step
+    in_turns({network.name: map(last.append, snapshots)})  # on its own stream: otherwise no GPU captures a step
     assert last[0] is not None
     history = last[0].history
     return Trial(
@@ -134,7 +134,7 @@ def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -
 
 
 def card_of(network: Network, precision: str, seed: int, data: Source, epochs: int) -> RunCard:
-    """The study's recipe, for a shorter training."""
+    """A card with the study's recipe, for a shorter run."""
     return RunCard(
         network=network.name,
         block=network.block,

@@ -1,4 +1,4 @@
-"""The roofline: what a network's step must compute and move at least, and what the device can at most."""
+"""The roofline: the least a network's training step must compute and move, and the most the device can."""
 
 import functools
 import time
@@ -15,7 +15,7 @@ from lib.resnet import ResNet
 
 
 def work(network: Network) -> Work:
-    """Counted without memory for the weights, on PyTorch's meta device."""
+    """What a training step needs, counted on PyTorch's meta device, which allocates no weights."""
     with torch.device("meta"):
         model = ResNet(network.block, network.blocks_per_stage, network.ordering, dropout_p=DROPOUT_P)
         images = torch.empty(BATCH_SIZE, 3, 32, 32)
@@ -35,7 +35,7 @@ def work(network: Network) -> Work:
 def measured(device: torch.device, quick: bool) -> Ceilings:
     """Of the whole device: square matrix products, and a copy far larger than any cache (bytes read and written).
 
-    Quickly they are only tried.
+    With `quick`, small sizes only check that they run.
     """
     size, elements = (8192, 1 << 28) if device.type == "cuda" else (2048, 1 << 26)
     if quick:
@@ -50,7 +50,7 @@ def measured(device: torch.device, quick: bool) -> Ceilings:
 
 
 def fastest(do: Callable[[], object], times: int = 7) -> float:
-    """Seconds of the fastest of so many calls, after one to warm up: a ceiling is what is possible."""
+    """Seconds of the fastest of `times` calls, after a warm-up call: a ceiling is the best possible."""
     do()
     seconds = []
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""Who competes, over which network."""
+"""The contenders, and the networks they train."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ class Network:
         return f"{family}{depth(self.block, self.blocks_per_stage)}"
 
 
-SIZES = {  # the study's, as params.yaml has them
+SIZES = {  # the study's, as in params.yaml
     "resnet110": ("basic", 18),
     "resnet164": ("basic", 27),
     "resnetb110": ("bottleneck", 12),
@@ -39,19 +39,19 @@ DEPTHS = (3, 9, 18, 27)  # blocks per stage of the scale curve's networks: 20 to
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A way to train, and how many at once."""
+    """A way to train, and how many runs at once."""
 
     name: str
-    loop: str  # "plain" and "tuned" are reference.py's, "engine" is ours
+    loop: str  # "plain" and "tuned": reference.py's; "engine": ours
     precision: str
     processes: int = 1
-    threads: int | None = None  # of each process; None: PyTorch's default
-    runs: int = 1  # in each process
-    recorded: bool = False  # whether steps on a GPU are
+    threads: int | None = None  # per process; None: PyTorch's default
+    runs: int = 1  # per process
+    captured: bool = False  # whether steps on a GPU are captured as CUDA graphs
 
     @property
     def side_by_side(self) -> int:
-        """How many trainings go on at the same time."""
+        """How many runs train at the same time."""
         return self.processes * self.runs
 
 
@@ -59,7 +59,7 @@ PLAIN = Contender("plain loop", "plain", "float32")
 
 
 def competitors(device: torch.device) -> list[Contender]:
-    """Those of a race: the plain loop, eager PyTorch tuned, and the engine as it trains a study."""
+    """The contenders of a race: the plain loop, tuned eager PyTorch, and the engine as it trains a study."""
     if device.type == "cuda":
         return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
     cores = on_cores()
@@ -72,7 +72,7 @@ def competitors(device: torch.device) -> list[Contender]:
 
 
 def scaled(device: torch.device) -> list[Contender]:
-    """Those of a scale curve: the engine with one run, and with as many as the machine takes."""
+    """The contenders of a scale curve: the engine with one run, and with as many as the machine takes."""
     if device.type == "cuda":
         return _on_a_gpu((1, RUNS_ON_A_GPU[-1]))[1:]
     counts = dict.fromkeys((1, on_cores()))
@@ -80,8 +80,8 @@ def scaled(device: torch.device) -> list[Contender]:
 
 
 def _on_a_gpu(counts: tuple[int, ...]) -> list[Contender]:
-    recorded = [
-        Contender(f"ours, recorded, {counted(count, 'run')}", "engine", "bfloat16", runs=count, recorded=True)
+    captured = [
+        Contender(f"ours, captured, {counted(count, 'run')}", "engine", "bfloat16", runs=count, captured=True)
         for count in counts
     ]
-    return [Contender("ours, not recorded", "engine", "bfloat16"), *recorded]
+    return [Contender("ours, not captured", "engine", "bfloat16"), *captured]

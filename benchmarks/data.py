@@ -1,4 +1,4 @@
-"""What the contenders train on: CIFAR-10 if it is there, else the built-in set in its format. Needs no network."""
+"""What the contenders train on: CIFAR-10 if present, else the built-in set in its format. Needs no network."""
 
 import contextlib
 import dataclasses
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from lib import cifar10, synthetic
 
-TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000  # an epoch's, and an evaluation's
+TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000  # per epoch, per evaluation
 OBTAINED = Path("data/cifar10")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data folder and how many of its images to take."""
+    """A data folder and how many of its images to use."""
 
     folder: Path
     train_images: int = TRAIN_IMAGES
@@ -27,7 +27,7 @@ class Source:
 
 @contextlib.contextmanager
 def source(quick: bool) -> Iterator[Source]:
-    """The pipeline's own data folder, or a temporary one; a small one if it is to be quick."""
+    """The pipeline's own data folder, or a temporary one; with `quick`, a small temporary one."""
     if OBTAINED.exists() and not quick:
         yield Source(OBTAINED)
         return

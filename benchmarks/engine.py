@@ -1,4 +1,4 @@
-"""The engine as a contender: the loop of lib.training.fit, without an end, so that a block of it can be timed."""
+"""The engine as a contender: the loop of lib.training.fit made endless, so that a block of it can be timed."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from lib import training
 from lib.cifar10 import Batches
 from lib.resnet import ResNet
 
-AUGMENTATION = "crop_flip"  # the reference loops'
+AUGMENTATION = "crop_flip"  # as in the reference loops
 
 
 def recipe(precision: str) -> training.Recipe:
@@ -28,7 +28,7 @@ def recipe(precision: str) -> training.Recipe:
 
 
 class Engine:
-    """A run of the engine. `served` are the training and the test set, which runs of a process share."""
+    """A run of the engine. `served` is the training and the test set, shared by the runs of a process."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Engine:
         self.images = 0  # trained on so far
 
     def steps(self) -> Iterator[None]:
-        """Train without an end; a step at a time."""
+        """Train endlessly, one step at a time."""
         tally = training.Tally(self.device)
         take_step = training.stepper(self.model, self.optimizer, self.precision, tally)
         self.model.train()
@@ -57,6 +57,6 @@ class Engine:
                 yield None
 
     def evaluate(self, batches: int) -> int:
-        """The number of test images in so many batches, which were evaluated."""
+        """Evaluate that many test batches; return their number of images."""
         some = itertools.islice(self.test_set.in_order(), batches)
         return int(training.evaluate(self.model, some, self.precision, self.device).images)

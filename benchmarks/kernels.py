@@ -1,7 +1,7 @@
-"""How long our kernels take on a GPU beside PyTorch's, in microseconds: alone, and each of four streams of the same.
+"""How long our GPU kernels take, against PyTorch's, in microseconds per call: on one stream, and on four at once.
 
-Forward and backward, on the maps of a stage of a basic network at batch 64, in bfloat16. PyTorch's side is held to
-deterministic algorithms too, as training is: its convolutions might be faster without. Most of the time it compiles.
+Forward and backward, on the maps of a stage of a basic network at batch 64, in bfloat16. PyTorch too is restricted to
+deterministic algorithms, as in training: its convolutions might be faster without. Most of the time goes to compiling.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from lib.errors import BadInput, errors_exit
 from lib.markdown import table
 from lib.words import counted
 
-STAGES = {16: 32, 32: 16, 64: 8}  # channels: pixels of a side
-CALLS, STREAMS, REPEATS = 20, 4, 5  # calls in a recording, recordings side by side, replays of them
+STAGES = {16: 32, 32: 16, 64: 8}  # channels: side in pixels
+CALLS, STREAMS, REPEATS = 20, 4, 5  # calls per captured graph, graphs side by side, replays of each
 Operation = Callable[[], object]
 
 
@@ -78,7 +78,7 @@ def our_unit(channels: int) -> Operation:
 
 def pytorchs_unit(channels: int) -> Operation:
     norm = nn.BatchNorm2d(channels).cuda()
-    norm.num_batches_tracked = None  # counted once for the whole network where ours is used
+    norm.num_batches_tracked = None  # with our kernels, counted once for the whole network
     return _unit(norm, nn.Sequential(nn.ReLU(), norm, nn.Dropout(DROPOUT_P)))
 
 
@@ -88,23 +88,23 @@ def _unit(norm: nn.BatchNorm2d, do: Callable[[torch.Tensor], torch.Tensor]) -> O
 
 
 def microseconds(make: Callable[[int], Operation], channels: int, streams: int) -> float:
-    """Of one call, at best: recorded and replayed, so that Python does not count. Every stream has its own tensors."""
-    recordings = [recorded(make, channels) for _ in range(streams)]
+    """Of one call, at best: captured and replayed, to exclude Python's overhead. Every stream has its own tensors."""
+    captures = [captured(make, channels) for _ in range(streams)]
 
     def replay() -> None:
         for _ in range(REPEATS):
-            for stream, graph in recordings:
+            for stream, graph in captures:
                 with torch.cuda.stream(stream):
                     graph.replay()
 
     return fastest(replay) / (REPEATS * CALLS * streams) * 1e6
 
 
-def recorded(make: Callable[[int], Operation], channels: int) -> tuple[torch.cuda.Stream, torch.cuda.CUDAGraph]:
+def captured(make: Callable[[int], Operation], channels: int) -> tuple[torch.cuda.Stream, torch.cuda.CUDAGraph]:
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     with torch.cuda.stream(stream):
         do = make(channels)
-        do()  # compiles, and makes what is made once
+        do()  # compiles, and creates what is created once
         with torch.cuda.graph(graph, stream=stream):
             for _ in range(CALLS):
                 do()

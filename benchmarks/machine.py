@@ -1,4 +1,4 @@
-"""Which machine this is, what runs on it, and how busy it is otherwise."""
+"""Which machine this is, which code and versions it runs, and how busy it is."""
 
 import os
 import platform
@@ -12,11 +12,11 @@ from benchmarks.record import Circumstances
 from lib.commit import last_commit
 from lib.device import cores
 
-CODE = ("lib", "stages", "tools", "benchmarks/*.py")  # what speed and accuracy may hang on
+CODE = ("lib", "stages", "tools", "benchmarks/*.py")  # what speed and accuracy may depend on
 
 
 def device_name(device: torch.device) -> str:
-    """As "2 cores, AMD EPYC, AVX512", or the GPU's name."""
+    """For a CPU, as "CPU, 2 cores, AMD EPYC, AVX512"; for a GPU, its name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {cores()} cores, {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
@@ -29,7 +29,7 @@ def _processor() -> str:
 
 
 def slug(name: str) -> str:
-    """A device's name as a file's."""
+    """A device's name, as a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -46,11 +46,11 @@ def circumstances(dataset: str) -> Circumstances:
 
 
 def load() -> float:
-    """Processes that wanted a core, on average over the last minute."""
+    """The machine's load average over the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
 def _commit() -> str:
-    """The last commit that changed the code, and its date; "modified" where the code is not that commit's."""
+    """The last commit that changed the code, and its date; with "modified" where the code differs from it."""
     found = last_commit(CODE)
     return f"{found.sha[:7]} of {found.date}{' modified' * bool(found.changed)}" if found else "unknown"

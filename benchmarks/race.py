@@ -1,4 +1,4 @@
-"""A race: the contenders take turns on the same machine, block by block, so that its moods meet them all alike."""
+"""A race: contenders take turns on one machine, block by block, so that its fluctuations affect all alike."""
 
 import contextlib
 import dataclasses
@@ -19,17 +19,17 @@ from benchmarks.worker import Block, Team
 from lib.errors import StageError
 
 LEAST_REPEATS = 3  # however long they take
-LEAST_SECONDS = 1.0  # of a block: a shorter one measures mostly its own start
+LEAST_SECONDS = 1.0  # of a block: a shorter one mostly measures its own start
 STEPS_PER_EPOCH = -(-TRAIN_IMAGES // BATCH_SIZE)
 
 
 class Entrant:
-    """A contender on the track, and what was measured of it."""
+    """A contender in a race, and its measurements."""
 
     def __init__(self, team: Team) -> None:
         self.team, self.contender = team, team.contender
-        self.steps = 1  # in a block
-        self.rates: list[float] = []  # images per second, by block
+        self.steps = 1  # per block
+        self.rates: list[float] = []  # images per second, per block
         self.watched: list[Block] = []
         self.evaluated = 0.0  # images per second
 
@@ -38,16 +38,16 @@ class Entrant:
         self.threads: int = self.team.ask("threads")[0]
 
     def warm_up(self) -> None:
-        """Take the first steps, and the time of the one after them.
+        """Take the first steps, and time the one after them.
 
-        A step that is being recorded may not wait for the device, as a watched one does.
+        A step that is being captured must not synchronize with the device, as a watched one does.
         """
-        first = self.team.ask("train", 2, not self.contender.recorded)
+        first = self.team.ask("train", 2, not self.contender.captured)
         self.epoch_start = max((block.parts["data"][0] for block in first if block.parts), default=0.0)
         self.step_seconds = max(block.seconds for block in self.team.ask("train", 1, False))
 
     def set_block(self, seconds: float) -> None:
-        """Let a block take about so many seconds."""
+        """Size a block to take about that many seconds."""
         self.steps = max(1, round(seconds / self.step_seconds))
 
     def block(self, watched: bool) -> None:
@@ -57,7 +57,7 @@ class Entrant:
             self.watched += blocks
 
     def look_inside(self) -> None:
-        """A watched block that does not count: on a GPU watching makes a step slower."""
+        """Watch a block whose rate does not count: on a GPU, watching slows a step down."""
         self.watched += self.team.ask("train", min(self.steps, 20), True)
 
     def evaluate(self) -> None:
@@ -66,7 +66,7 @@ class Entrant:
 
 
 def rate(blocks: Sequence[Block]) -> float:
-    """Images per second of processes that worked at the same time."""
+    """Combined images per second of processes that worked at the same time."""
     return sum(block.images / block.seconds for block in blocks)
 
 
@@ -79,16 +79,16 @@ def run(
     repeats: int,
     seconds: float,
 ) -> Race:
-    """A race of up to so many blocks of each contender, in about so many seconds.
+    """Run a race of up to `repeats` blocks of each contender, in about `seconds`.
 
-    Contenders that fail are left out, and named.
+    Contenders that fail are named and left out.
     """
     end = time.monotonic() + seconds
     before = machine.circumstances(source.dataset)
     with contextlib.ExitStack() as stack:
         entrants = [Entrant(Team(contender, network, source, device, stack)) for contender in contenders]
         entrants = able(able(entrants, Entrant.get_ready), Entrant.warm_up)
-        left = end - time.monotonic()  # after starting the processes and, on a GPU, compiling; evaluation is a block
+        left = end - time.monotonic()  # after start-up and, on a GPU, compiling; evaluation is a block
         block_seconds = seconds_of_a_block(left, seconds, blocks=(repeats + 1) * len(entrants))
         for entrant in entrants:
             entrant.set_block(block_seconds)
@@ -96,10 +96,10 @@ def run(
         for repeat in range(repeats):
             if repeat >= LEAST_REPEATS and time.monotonic() > end:
                 break
-            for entrant in entrants if repeat % 2 == 0 else reversed(entrants):  # a drift favours none
+            for entrant in entrants if repeat % 2 == 0 else reversed(entrants):  # so that drift favours none
                 entrant.block(watched=on_cpu)
         for entrant in entrants:
-            if not on_cpu and not entrant.contender.recorded:
+            if not on_cpu and not entrant.contender.captured:
                 entrant.look_inside()
             entrant.evaluate()
         results = tuple(result(entrant, entrants[:place]) for place, entrant in enumerate(entrants))
@@ -108,12 +108,12 @@ def run(
 
 
 def seconds_of_a_block(left: float, of: float, blocks: int) -> float:
-    """An even part of the seconds that are left of a race, but no less than LEAST_SECONDS if it has any time at all."""
+    """An equal share of the seconds a race has left, but at least LEAST_SECONDS, or all its seconds if it has fewer."""
     return max(left / blocks, min(LEAST_SECONDS, of))
 
 
 def able(entrants: Sequence[Entrant], do: Callable[[Entrant], None]) -> list[Entrant]:
-    """Those that do it. The others are named and left out: on a GPU one may find no memory, or fail to record."""
+    """Those that manage `do`. Others are named and left out: on a GPU one may find no memory, or fail to capture."""
     found = []
     for entrant in entrants:
         try:
@@ -127,7 +127,7 @@ def able(entrants: Sequence[Entrant], do: Callable[[Entrant], None]) -> list[Ent
 
 
 def result(entrant: Entrant, before: Sequence[Entrant]) -> Result:
-    """What the measurements of an entrant come to; it is compared with the reference loops before it."""
+    """The result of an entrant's measurements, compared with the reference loops before it."""
     contender = entrant.contender
     images_per_second = Spread.of(entrant.rates)
     references = [other for other in before if other.contender.loop != "engine"]
@@ -154,12 +154,12 @@ def result(entrant: Entrant, before: Sequence[Entrant]) -> Result:
 
 
 def ratios(rates: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Block by block: each with the other's block of the same repeat."""
+    """Block by block: each to the other's block of the same repeat."""
     return [ours / theirs for ours, theirs in zip(rates, others, strict=True)]
 
 
 def parts_of_a_step(watched: Sequence[Block]) -> dict[str, float]:
-    """Median seconds of each part of a step of one training; "other" is what is left of the blocks' time."""
+    """Median seconds of each part of one run's step; "other" is the rest of the blocks' time."""
     if not watched:
         return {}
     times = {part: [seconds for block in watched for seconds in block.parts[part]] for part in PARTS}

@@ -1,4 +1,4 @@
-"""What the engine is compared with: training loops as people write them, and the same made as fast as plain PyTorch is.
+"""What the engine is compared with: a training loop as people write it, and the same tuned with what PyTorch offers.
 
 Both train the engine's own network with its IC and dropout layers replaced by nn.BatchNorm2d and nn.Dropout.
 """
@@ -21,12 +21,12 @@ from lib.dropout import Dropout
 from lib.ic import IC
 from lib.resnet import ResNet
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # as such loops have them, of CIFAR-10
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # CIFAR-10's, as such loops have them
 LEARNING_RATE = 0.001
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """The network, in place, made of PyTorch's layers only; its parameters stay what they are."""
+    """The network, changed in place to PyTorch's own layers only; its parameters stay as they are."""
     if isinstance(module, ResNet):
         module.fuses = False
     for name, child in module.named_children():
@@ -40,7 +40,7 @@ def plain(module: nn.Module) -> nn.Module:
 
 
 class Pictures(Dataset):
-    """What torchvision.datasets.CIFAR10 does for an item, for images that are not the official ones."""
+    """Does per item what torchvision.datasets.CIFAR10 does, for images other than the official ones."""
 
     def __init__(self, split: Split, transform: transforms.Compose) -> None:
         self.images, self.labels, self.transform = split.images, split.labels.tolist(), transform
@@ -53,7 +53,7 @@ class Pictures(Dataset):
 
 
 def loaders(folder: Path, data: DataSet, device: torch.device) -> tuple[DataLoader, DataLoader]:
-    """The usual loaders of the training and the test set. Worker processes pay beside a GPU, not on a CPU's cores."""
+    """The usual training and test loaders. Worker processes pay off beside a GPU, not on a CPU's cores."""
     as_tensor = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     augmented = transforms.Compose([transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), *as_tensor])
     as_it_is = transforms.Compose(as_tensor)
@@ -66,7 +66,7 @@ def loaders(folder: Path, data: DataSet, device: torch.device) -> tuple[DataLoad
         train, test = Pictures(data.train, augmented), Pictures(data.test, as_it_is)
     on_gpu = device.type == "cuda"
     workers = 4 if on_gpu else 0
-    # As in a script: a process that was itself spawned, as this one, else spawns them, each to import PyTorch anew.
+    # As in a script: a process that was itself spawned, like this one, would spawn them, each importing PyTorch anew.
     start = "fork" if on_gpu else None
     loader = functools.partial(
         DataLoader, batch_size=BATCH_SIZE, num_workers=workers, pin_memory=on_gpu, multiprocessing_context=start
@@ -92,7 +92,7 @@ class PlainLoop:
         return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
 
     def steps(self) -> Iterator[None]:
-        """Train without an end; a step at a time."""
+        """Train endlessly, one step at a time."""
         while True:
             self.model.train()
             for images, labels in self.watch.over(self.train_loader):
@@ -106,7 +106,7 @@ class PlainLoop:
                 yield None
 
     def evaluate(self, batches: int) -> int:
-        """The number of test images in so many batches, which were evaluated."""
+        """Evaluate that many test batches; return their number of images."""
         self.model.eval()
         images_seen, correct = 0, 0
         with torch.no_grad():
@@ -119,7 +119,7 @@ class PlainLoop:
 
 
 class TunedLoop(PlainLoop):
-    """The same with what PyTorch offers: channels-last, bfloat16 autocast, fused Adam, and no wait for the loss."""
+    """The same with what PyTorch offers: channels-last, bfloat16 autocast, fused Adam, and no waiting for the loss."""
 
     def __init__(self, model: nn.Module, folder: Path, data: DataSet, device: torch.device) -> None:
         super().__init__(model.to(memory_format=torch.channels_last), folder, data, device)

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, told by PyTorch's own hooks: the loop that is timed is not changed for it."""
+"""Where a training step's time goes, measured by PyTorch's own hooks: the timed loop is not changed for it."""
 
 import time
 from collections import defaultdict
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds of each part of every step while it is on.
+    """Seconds of each part of every step, while it is on.
 
-    "forward" is the network's, "backward" begins where that ends and so includes the loss, "data" is what the step
-    waits for its batch. On a GPU each boundary waits for the device: rates are to be taken while it is off.
+    "forward" is the network's; "backward" begins where that ends, and so includes the loss; "data" is the wait for the
+    batch. On a GPU each boundary synchronizes with the device: measure rates while it is off.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -29,7 +29,7 @@ class Stopwatch:
         optimizer.register_step_post_hook(lambda *_: self._end("optimizer"))
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; what fetching each takes is "data"."""
+        """The same batches; the time to fetch each is "data"."""
         iterator = iter(batches)
         while True:
             self._begin()

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def pages() -> dict[Path, str]:
-    """What stands between the two comments, by page: of each device its speeds, or all that was measured."""
+    """What belongs between the two comments, by page: each device's speeds, or all that was measured."""
     of_devices = records(FOLDER)
     equal = learned(trials.Trials.read(trials.RECORD)) if trials.RECORD.exists() else ""
     return {
@@ -39,7 +39,7 @@ def records(folder: Path) -> list[Record]:
 
 
 def filled(text: str, middle: str, page: Path) -> str:
-    """The page's text with `middle` between the two comments. Raises BadInput if they are not there."""
+    """The page's text with `middle` between the two comments. Raises BadInput if they are missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -48,7 +48,7 @@ def filled(text: str, middle: str, page: Path) -> str:
 
 
 def overview(record: Record) -> str:
-    """A device's speeds, and what they were measured under."""
+    """A device's speeds, and the conditions they were measured under."""
     return f"**{record.device}**{conditions(record.races)}\n\n{speeds(record)}\n"
 
 
@@ -67,12 +67,12 @@ def device_tables(record: Record) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """Shown when its title is pressed."""
+    """Shown when its title is clicked."""
     return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>"
 
 
 def conditions(measured: Sequence[Race | trials.Trials]) -> str:
-    """What it was measured under."""
+    """The conditions it was measured under."""
     if not measured:
         return ""
     all_of = [each.circumstances for each in measured]
@@ -88,13 +88,13 @@ def ceilings(record: Record) -> str:
 
 
 def speeds(record: Record) -> str:
-    """Training images per second of each contender, and what the last comes to."""
+    """Training images per second of each contender, and how the last compares."""
     races = record.races
     contenders = names(result.contender for race in races for result in race.results)
     ways = {result.contender: way(result) for race in races for result in race.results}
     references = names(name for race in races for result in race.results for name in result.times_faster)
     by_contender = [{result.contender: result for result in race.results} for race in races]
-    # The last that every race has: a contender that failed in one is missing there.
+    # The last contender that every race has: one that failed in a race is missing there.
     shared = [name for name in contenders if all(name in of for of in by_contender)]
     compared = (shared or contenders)[-1]
     rows = []
@@ -114,12 +114,12 @@ def of_roofline(record: Record, race: Race, result: Result) -> str:
 
 
 def names(all_of: Iterable[str]) -> list[str]:
-    """Each once, in the order of appearance."""
+    """Each once, in order of appearance."""
     return list(dict.fromkeys(all_of))
 
 
 def times(races: Sequence[Race]) -> str:
-    """Where a step's time goes, what an epoch takes, and how much memory."""
+    """Where a step's time goes, how long an epoch takes, and how much memory."""
     parts = ["forward", "backward", "optimizer", "data", "other"]
     rows = [
         [
@@ -159,7 +159,7 @@ def curve(races: Sequence[Race]) -> str:
 
 
 def learned(record: trials.Trials) -> str:
-    """How well networks learn by each path; the differences are paired by seed."""
+    """How well networks learn on each path; differences are paired by seed."""
     rows = [
         [
             each.network,
@@ -178,12 +178,12 @@ def learned(record: trials.Trials) -> str:
 
 
 def way(result: Result) -> str:
-    """How many processes and threads a contender has."""
+    """How many processes, and threads in each, a contender has."""
     return f"{result.processes} x {counted(result.threads, 'thread')}"
 
 
 def spread(of: Spread) -> str:
-    """The median, the least and the most; three digits are more than the noise leaves."""
+    """The median, minimum and maximum; three digits are more than the noise supports."""
     return f"{digits(of.median)} ({digits(of.least)}–{digits(of.most)})"
 
 

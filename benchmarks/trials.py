@@ -1,4 +1,4 @@
-"""The schema of benchmarks/accuracy.json, and what its trainings come to when paths are compared."""
+"""The schema of benchmarks/accuracy.json, and the comparison of paths over its runs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from lib.paired import Comparison, compare
 from lib.sample import Sample
 
 RECORD = Path(__file__).with_name("accuracy.json")
-# By name: the precision, and whether layers are PyTorch's own. The first is what the others are compared with.
+# By name: the precision, and whether layers are PyTorch's own. The others are compared with the first.
 PATHS = {
     "nn.Dropout, float32": ("float32", True),
     "ours, float32": ("float32", False),
@@ -22,7 +22,7 @@ REFERENCE = next(iter(PATHS))
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One training: which network, by which path, from which seed; and what each epoch came to."""
+    """One run: its network, path and seed, and the results of each epoch."""
 
     network: str
     path: str
@@ -37,7 +37,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Trials:
-    """All trainings of a comparison, and what they were made of."""
+    """All runs of a comparison, and the conditions they were made under."""
 
     device: str
     circumstances: Circumstances
@@ -47,7 +47,7 @@ class Trials:
 
     @property
     def comparable(self) -> str:
-        """What all its trainings have in common: others would not be pairs."""
+        """What all its runs have in common: others could not be paired with them."""
         made = self.circumstances
         return (
             f"{self.epochs} epochs of {self.images} {made.dataset} images on {self.device}, PyTorch {made.torch}, "
@@ -75,17 +75,17 @@ class Trials:
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """How a network learned by a path, and how that differs from the reference path of the same seeds."""
+    """How a network learned on a path, and the difference from the reference path over the same seeds."""
 
     network: str
     path: str
-    accuracy: Sample  # over seeds, of the last epoch's on the test set
+    accuracy: Sample  # the last epoch's on the test set, over seeds
     accuracy_difference: Comparison | None  # None: this is the reference
     loss_difference: Comparison | None  # of the last epoch's training loss, in nats: less noisy than the accuracy
 
 
 def comparisons(record: Trials) -> list[Learned]:
-    """A row for each network and path, over the seeds that all paths have finished; none where there are none."""
+    """A row per network and path, over the seeds that all paths have finished; none where there are no such seeds."""
     networks = sorted({trial.network for trial in record.trials}, key=len)
     return [row for network in networks for row in _of_network(network, record.trials)]
 

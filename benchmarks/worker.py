@@ -1,4 +1,4 @@
-"""A process of a contender: started once, it trains a block of steps whenever it is told to by a pipe."""
+"""A contender's process: started once, it trains a block of steps whenever asked to through a pipe."""
 
 import collections
 import contextlib
@@ -19,7 +19,7 @@ from benchmarks.data import Source
 from benchmarks.engine import Engine
 from benchmarks.reference import PlainLoop, TunedLoop
 from benchmarks.stopwatch import wait_for_device
-from lib import cifar10, recorded
+from lib import captured, cifar10
 from lib.device import make_deterministic, pick_device
 from lib.errors import StageError, errors_exit
 from lib.memory import keep_freed_memory
@@ -29,7 +29,7 @@ from lib.turns import in_turns
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """What a process did when told to: so many images in so many seconds, and the parts of each step if watched."""
+    """What a process did when asked: images, seconds and, if watched, the parts of each step."""
 
     images: int
     seconds: float
@@ -37,7 +37,7 @@ class Block:
 
 
 class Trainer:
-    """The trainings of one process."""
+    """The runs of one process."""
 
     def __init__(self, contender: Contender, network: Network, source: Source, device: torch.device) -> None:
         data = cifar10.load(source.folder, "auto", source.train_images, source.test_images)
@@ -60,14 +60,14 @@ class Trainer:
         return ResNet(network.block, network.blocks_per_stage, network.ordering, dropout_p=DROPOUT_P)
 
     def train(self, steps: int, watched: bool) -> Block:
-        """So many steps: the engine's runs in turns, as it takes them; another loop on the stream that a script has."""
+        """Train each run for `steps`: the engine's in turns, as in a study; another loop on the stream a script has."""
         for loop in self.loops:
             loop.watch.on = watched
         before, start = self._images(), time.perf_counter()
         some = {str(index): itertools.islice(each, steps) for index, each in enumerate(self.steps)}
         if self.is_engine:
             in_turns(some)
-        else:  # with a stream for each block, as in_turns gives it, PyTorch may wait at every parameter
+        else:  # with a stream per block, as in_turns gives it, PyTorch may synchronize at every parameter
             for each in some.values():
                 collections.deque(each, maxlen=0)
         wait_for_device()
@@ -82,7 +82,7 @@ class Trainer:
         return sum(loop.images for loop in self.loops)
 
     def evaluate(self, batches: int) -> Block:
-        """So many batches of the test set for each run, one run after the other."""
+        """Evaluate each run on that many test batches, one run after the other."""
         for loop in self.loops:
             loop.watch.on = False
         start = time.perf_counter()
@@ -91,10 +91,10 @@ class Trainer:
         return Block(images, time.perf_counter() - start, {})
 
     def peak_bytes(self) -> int:
-        """The most memory that was taken: on a GPU by PyTorch, with what recordings keep, else in all."""
+        """Peak memory: on a GPU what PyTorch reserved, including captured graphs' memory, else the whole process's."""
         if torch.cuda.is_available():
             return torch.cuda.max_memory_reserved()
-        # Linux hands down the high-water mark of the process that started this one, which holds no data: never higher.
+        # On Linux a process inherits the peak of the one that started it; here that one holds no data: never higher.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     def threads(self) -> int:
@@ -102,10 +102,10 @@ class Trainer:
 
 
 def serve(connection: Connection, contender: Contender, network: Network, source: Source, wanted: str) -> None:
-    """Do what is asked for by (method of Trainer, arguments) until the other end closes."""
+    """Answer requests, each (method of Trainer, arguments), until the other end closes."""
     if contender.threads:
         torch.set_num_threads(contender.threads)
-    os.environ[recorded.SWITCH] = str(int(contender.recorded))
+    os.environ[captured.SWITCH] = str(int(contender.captured))
     with errors_exit(f"benchmarks: {contender.name}"):
         trainer = Trainer(contender, network, source, pick_device(wanted))
         while True:
@@ -117,7 +117,7 @@ def serve(connection: Connection, contender: Contender, network: Network, source
 
 
 class Team:
-    """A contender's processes, which do the same at the same time. They end with the stack."""
+    """A contender's processes, which do the same thing at the same time. They end with `stack`."""
 
     def __init__(
         self,
@@ -133,13 +133,13 @@ class Team:
         for _ in range(contender.processes):
             ours, theirs = spawn.Pipe()
             arguments = (theirs, contender, network, source, device.type)
-            # A daemon may have no children, and a DataLoader's workers are some; it ends as its connection closes.
+            # Not a daemon: it could have no children, such as a DataLoader's workers. It ends as its connection closes.
             process = spawn.Process(target=serve, args=arguments)
             process.start()
             theirs.close()
             self.connections.append(ours)
             stack.callback(process.join)
-            stack.callback(ours.close)  # the first to be called: at its end a process stops
+            stack.callback(ours.close)  # called first: a process stops when its pipe closes
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Each process's answer. Raises StageError if one has ended."""

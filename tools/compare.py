@@ -1,9 +1,8 @@
-"""One ordering compared with another, over the seeds that both have finished; Table 1 has the baseline's alone.
+"""Compare one ordering with another, over the seeds that both have finished; Table 1 compares with baselines only.
 
-`ic_conv_relu:bn_conv_relu` is the first minus the second, of the last epoch's accuracy or a measure of the claims, in
-every network of the study: that of params.yaml, or one that was kept. The interval and the test are Table 1's. Holm's
-correction is for all comparisons that are asked for in one call: ask at once for those that were fixed before the runs,
-by one measure.
+`ic_conv_relu:bn_conv_relu` is the first minus the second, by the last epoch's accuracy or another measure, in every
+network of the study: that of params.yaml, or a kept one. The interval and the test are Table 1's. Holm's correction
+covers all comparisons requested in one call: request together those that were fixed before the runs, by one measure.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import pandas as pd
 
 from lib import cells, circumstances, claims, markdown, plan
 from lib.arms import Arm, arms_of, unequal_seeds
+from lib.card import RunName
 from lib.errors import BadInput, errors_exit
 from lib.metrics import RunMetrics
 from lib.paired import Comparison, compare, corrected, several
@@ -39,15 +39,15 @@ ArmKey = tuple[str, str]  # network, ordering
 
 
 class Criterion(NamedTuple):
-    """A number of a run that orderings are compared by."""
+    """A number, one per run, by which orderings are compared."""
 
     words: str
-    of_run: Callable[[RunMetrics], float | None]  # None for one epoch, where it is of the curve
+    of_run: Callable[[RunMetrics], float | None]  # a curve's measure is None for one epoch
     higher_is_better: bool
 
 
 def training_loss(run: RunMetrics) -> float:
-    """The mean cross-entropy of the last epoch's own steps, in train mode: with dropout on, where there is any."""
+    """Mean cross-entropy over the last epoch's own steps, in train mode: with dropout on, where there is any."""
     return run.history[-1].train_loss
 
 
@@ -85,7 +85,7 @@ def main() -> None:
         if study["epochs"] < 2 and arguments.measure in OF_A_CURVE:
             raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train two or more")
         asked = list(dict.fromkeys(key for pair in pairs for key in pair))
-        study["runs"] = [run for run in study["runs"] if tuple(run.split("-")[:2]) in asked]
+        study["runs"] = [run for run in study["runs"] if RunName.parse(run)[:2] in asked]
         with told_to_restore(arguments.study):
             runs = read_so_far("compare", study, metrics)
         arms = {(arm.facts.network, arm.facts.ordering): arm for arm in arms_of(runs) if arm.finished}
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
-    """What plan says of the study, and where its metrics are: a kept one's, or this project's. Raises BadInput."""
+    """The plan's summary of a study and the folder of its metrics: a kept one's or this project's. Raises BadInput."""
     if folder is None:
         return plan.read_study(Path("params.yaml")).summary(), Path("metrics")
     study, metrics = folder / "study.json", folder / "metrics"
@@ -110,7 +110,7 @@ def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
 
 @contextlib.contextmanager
 def told_to_restore(folder: Path | None) -> Iterator[None]:
-    """Put the cure of a kept study's file, which no command makes anew, for that of a project's own."""
+    """In errors about a kept study's file, which no command can remake, advise restoring it instead."""
     try:
         yield
     except BadInput as error:
@@ -120,19 +120,19 @@ def told_to_restore(folder: Path | None) -> Iterator[None]:
 
 
 def more_seeds(study: dict[str, Any], folder: Path | None) -> str:
-    """How to come to seeds in common: none in a kept study."""
+    """How to get seeds in common; empty for a kept study."""
     if folder:
         return ""
-    seeds = len({run.split("-")[2] for run in study["runs"]})
+    seeds = len({RunName.parse(run).seed for run in study["runs"]})
     return ": train more by `dvc repro`" if seeds > 1 else ": add seeds by `dvc exp run -S 'seeds=[0,1]'`"
 
 
 def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tuple[ArmKey, ArmKey]]:
-    """The arms to compare, network by network; a question that is asked twice, either way round, counts once.
+    """The arms to compare, network by network; a pair given twice, either way round, counts once.
 
-    Raises BadInput for what is no pair of the study's orderings; `cure` is how to add one.
+    Raises BadInput for anything but a pair of the study's orderings; `cure` says how to add one.
     """
-    orderings = list(dict.fromkeys(run.split("-")[1] for run in study["runs"]))
+    orderings = list(dict.fromkeys(RunName.parse(run).ordering for run in study["runs"]))
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for text in texts:
         one, _, other = text.partition(":")
@@ -153,7 +153,7 @@ def answer(
 ) -> str | None:
     """What was run, a table of the comparisons that have runs, and how to read it; None where chance cannot be judged.
 
-    The study is of `pairs` alone.
+    `study` names the runs of `pairs` only.
     """
     there = [(arms[one], arms[other]) for one, other in pairs if one in arms and other in arms]
     compared = [
@@ -167,7 +167,7 @@ def answer(
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
     table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])
     runs = [run for arm in arms.values() for run in arm.runs.values()]
-    recipe = {key: value for run in runs for key, value in run.facts.recipe.items()}  # other orderings' may have more
+    recipe = {key: value for run in runs for key, value in run.facts.recipe.items()}  # some orderings have more keys
     caption = circumstances.in_a_line(study | {"recipe": recipe}, runs)
     return (
         f"{caption}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
@@ -176,7 +176,7 @@ def answer(
 
 
 def row_of(one: Arm, other: Arm, comparison: Comparison) -> list[str]:
-    """Who is compared, and how it came out."""
+    """A row: the arms compared, and the result."""
     names = [model_name(one.facts.block), str(one.facts.depth)]
     names += [ordering_name(arm.facts.ordering) for arm in (one, other)]
     return [*names, *cells.comparison(comparison, DECIMALS)]

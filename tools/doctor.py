@@ -1,10 +1,10 @@
-"""Is all well with this machine and this project? Looks, changes nothing, and says how to mend what is not.
+"""Check this machine and this project: changes nothing, and says how to fix what is wrong.
 
-One line per finding: a mark (ok, note, BAD), what, what was found, and after -> the command that mends it.
-Exit status 0 if nothing is BAD, else 1. Needs neither DVC nor pydantic, so it also serves a bare GPU machine.
+One line per finding: a mark (ok, note, BAD), the subject, what was found, and after -> the command that fixes it.
+Exit status 0 if nothing is BAD, else 1. Needs neither DVC nor pydantic, so it also works on a bare GPU machine.
 """
 
-# Until Python's own version is found good: the standard library only, and nothing an older Python cannot read.
+# Until Python's own version is known to be right: standard library only, and nothing an older Python cannot parse.
 from __future__ import annotations
 
 import argparse
@@ -33,7 +33,7 @@ ENVIRONMENT = "make env && source .venv/bin/activate"
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the report. What is not ok has a cure."""
+    """One line of the report. Anything not ok has a cure."""
 
     mark: str
     what: str
@@ -46,7 +46,7 @@ class Finding:
 
 
 def main() -> None:
-    sys.dont_write_bytecode = True  # "changes nothing" is meant
+    sys.dont_write_bytecode = True  # "changes nothing" is meant literally
     argparse.ArgumentParser(
         prog="python -m tools.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def findings() -> Iterator[Finding]:
-    """What all checks find, one after the other."""
+    """The findings of all checks, one after the other."""
     for check in (python, packages, dvc_version, dvc_rwlock, dvc_lock, dvc_copies):
         yield from guarded(check)
     try:
@@ -75,7 +75,7 @@ def findings() -> Iterator[Finding]:
 
 
 def guarded(check: Callable[..., Iterable[Finding]], *arguments: Any) -> Iterator[Finding]:
-    """A check's findings; that it failed is one too."""
+    """A check's findings; a check that fails is a finding too."""
     try:
         yield from check(*arguments)
     except Exception as error:
@@ -88,7 +88,7 @@ def described(error: Exception) -> str:
 
 
 def python() -> Iterator[Finding]:
-    """Whether this Python is one that the project is tested with."""
+    """Whether the project is tested with this Python."""
     first, last = (".".join(map(str, version)) for version in PYTHONS)
     found = f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}"
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
@@ -98,12 +98,12 @@ def python() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """Whether what training imports can be imported, and PyTorch is new enough and the one tested with."""
+    """Whether the packages that training needs can be imported, and PyTorch is new enough and the one tested with."""
     for name in TRAINING_NEEDS:
         try:
             importlib.import_module(name)
             version = importlib.metadata.version(name)
-        except Exception as error:  # a broken installation raises what it likes
+        except Exception as error:  # a broken installation may raise anything
             cure = f"{ENVIRONMENT}, or where only training runs: pip install {' '.join(TRAINING_NEEDS)}"
             yield Finding(BAD, name, described(error), cure)
             continue
@@ -123,7 +123,7 @@ def torch_version(version: str) -> Finding:
 
 
 def pinned(package: str) -> str:
-    """The version of a package that requirements.txt names."""
+    """The version that requirements.txt pins for a package."""
     found = re.search(rf"^{package}==([^\s;]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     return found[1] if found else "any"
 
@@ -141,7 +141,7 @@ def dvc_version() -> Iterator[Finding]:
 
 
 def dvc_rwlock() -> Iterator[Finding]:
-    """Who works on which files, by DVC's own notes (dvc/rwlock.py); an unreadable note stops every repro."""
+    """Which processes hold files, by DVC's own record (dvc/rwlock.py); an unreadable one stops every repro."""
     path = DVC_FILES / "rwlock"
     try:
         entries = rwlock_entries(path)
@@ -158,7 +158,7 @@ def dvc_rwlock() -> Iterator[Finding]:
 
 
 def rwlock_entries(path: Path) -> dict[int, str]:
-    """The processes in DVC's file, and their commands. Raises ValueError where DVC would refuse it."""
+    """The processes in DVC's file, and their commands. Raises ValueError where DVC would reject it."""
     for last in (False, True):
         try:
             return parsed_rwlock(path.read_bytes())
@@ -172,7 +172,7 @@ def rwlock_entries(path: Path) -> dict[int, str]:
 
 
 def parsed_rwlock(content: bytes) -> dict[int, str]:
-    """Raises one of several errors where this is not the JSON that DVC writes."""
+    """Raises one of several errors if this is not the JSON that DVC writes."""
     lock = json.loads(content)
     infos = [*lock.get("write", {}).values()]
     infos += [info for readers in lock.get("read", {}).values() for info in readers]
@@ -183,7 +183,7 @@ def parsed_rwlock(content: bytes) -> dict[int, str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is such a process, as DVC finds out."""
+    """Whether there is such a process, determined as DVC does."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -194,11 +194,11 @@ def alive(pid: int) -> bool:
 
 
 def dvc_lock() -> Iterator[Finding]:
-    """Whether a DVC command is at work now; the kernel frees this lock when its process ends."""
+    """Whether a DVC command is running now; the kernel releases this lock when its process ends."""
     path = DVC_FILES / "lock"
     try:
         with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once; DVC itself retries for 3 s
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released at once; DVC itself retries for 3 s
     except BlockingIOError:
         pid = path.read_text().strip()
         yield Finding(NOTE, "dvc lock", f"process {pid} runs a DVC command", f"wait for it, or see: ps -p {pid}")
@@ -209,7 +209,7 @@ def dvc_lock() -> Iterator[Finding]:
 
 
 def dvc_copies() -> Iterator[Finding]:
-    """What experiments that were stopped in a temporary copy of the project (`--temp`) have left: data and all."""
+    """What stopped experiments have left of their temporary copies of the project (`--temp`), data included."""
     copies = [path for path in (DVC_FILES / "exps/standalone").glob("tmp*") if path.is_dir()]
     if copies:
         taken = sum(path.lstat().st_size for copy in copies for path in copy.rglob("*") if path.is_file())
@@ -220,6 +220,6 @@ def dvc_copies() -> Iterator[Finding]:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # to end without a word where nobody reads on, as in ... | head
-    # Not this file's own main: the other module imports this one by its name, and there should be one Finding.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently when the reader closes the pipe, as in ... | head
+    # Not this file's own main: other modules import this one by name, and there should be only one Finding.
     importlib.import_module("tools.doctor").main()

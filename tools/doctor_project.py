@@ -1,4 +1,4 @@
-"""What lies in the project, read once for all of the doctor's checks: cards, data, checkpoints."""
+"""What is in the project, read once for all of the doctor's checks: cards, data, checkpoints."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from lib.lock import holder
 from stages import train
 
 PLAN, DATA, METRICS, MODELS = Path("plan"), Path("data/cifar10"), Path("metrics"), Path("models")
-FOLDER = re.compile(r"(.+)-[0-9a-f]{16}")  # a run's checkpoints, as lib.checkpoint names their folder
+FOLDER = re.compile(r"(.+)-[0-9a-f]{16}")  # a run's checkpoint folder, as lib.checkpoint names it
 
 Result = TypeVar("Result")
 
@@ -31,14 +31,14 @@ def attempt(function: Callable[..., Result], *arguments: object) -> Result | str
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """A checkpoint folder as it lies there."""
+    """A checkpoint folder as found on disk."""
 
     folder: Path
-    of_plan: bool  # whether a card of the plan, with these data and this code, goes on from it
-    sound: tuple[int, ...]  # epochs whose checkpoint can be read
-    spoilt: tuple[Path, ...]  # checkpoints that cannot
-    litter: tuple[Path, ...]  # what was set aside as damaged, or left half-written
-    holder: str | None  # the process that trains into it
+    of_plan: bool  # whether a card of the plan, with this data and code, resumes from it
+    sound: tuple[int, ...]  # epochs whose checkpoint is readable
+    spoilt: tuple[Path, ...]  # checkpoints that are not
+    litter: tuple[Path, ...]  # files set aside as damaged, or left half-written
+    holder: str | None  # the process that is training into it
     size: int
 
     @classmethod
@@ -49,7 +49,7 @@ class Kept:
             snapshot = attempt(read_checkpoint, path, checkpoints.fingerprint if checkpoints else None)
             if not isinstance(snapshot, str):
                 sound.append(snapshot.epoch)
-            elif path.exists():  # else training deleted it meanwhile, as it does with old ones
+            elif path.exists():  # else training has meanwhile deleted it, as it does old ones
                 spoilt.append(path)
         litter = [*folder.glob("*.damaged"), *(() if held else folder.glob(".*.tmp"))]
         size = sum(path.stat().st_size for path in folder.iterdir() if path.exists())
@@ -60,19 +60,19 @@ class Kept:
         return self.folder.name.rpartition("-")[0]
 
     def newest(self, epochs: int = 10**9) -> int:
-        """The last sound epoch up to so many; 0 if there is none."""
+        """The last sound epoch up to `epochs`; 0 if there is none."""
         return max((epoch for epoch in self.sound if epoch <= epochs), default=0)
 
 
 class Project:
-    """What several checks look at, read once."""
+    """What several checks need, read once."""
 
     @functools.cached_property
     def runs(self) -> dict[str, RunCard | str]:
-        """The plan's runs by name, in its order: each one's card, or what is wrong with it."""
+        """The plan's runs by name, in its order: each run's card, or what is wrong with it."""
         try:
             names = [str(name) for name in read_json(PLAN / "study.json")["runs"]]
-        except (BadInput, LookupError, TypeError):  # training does without study.json too
+        except (BadInput, LookupError, TypeError):  # training works without study.json too
             names = sorted(path.stem for path in PLAN.glob("*.json") if path.name != "study.json")
         return {name: attempt(RunCard.read, PLAN / f"{name}.json") for name in names}
 
@@ -82,7 +82,7 @@ class Project:
 
     @functools.cached_property
     def data(self) -> cifar10.DataSet | str:
-        """The data as the first run's training loads them, or why it would refuse them."""
+        """The data as the first run's training loads it, or why it would refuse it."""
         for card in self.cards.values():
             return attempt(cifar10.load, DATA, card.dataset, card.train_images, card.test_images)
         return attempt(cifar10.load, DATA, "auto", 1, 1)
@@ -93,7 +93,7 @@ class Project:
 
     @functools.cached_property
     def checkpoints(self) -> dict[str, Checkpoints]:
-        """Where each run keeps its checkpoints with these data and this code, as stages/train.py has it."""
+        """Where each run keeps its checkpoints for this data and code, as in stages/train.py."""
         if isinstance(self.data, str):
             return {}
         return {name: train.checkpoints_of(card, self.data.sha256) for name, card in self.cards.items()}
@@ -105,7 +105,7 @@ class Project:
         return [Kept.of(folder, ours.get(folder)) for folder in found]
 
     def done(self, name: str) -> int:
-        """How many epochs of a run need no training any more."""
+        """How many epochs of a run need no more training."""
         return max(
             (each.newest(self.cards[name].epochs) for each in self.kept if each.of_plan and each.run == name), default=0
         )

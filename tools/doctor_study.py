@@ -33,7 +33,7 @@ def plan(project: Project) -> Iterator[Finding]:
 
 
 def data(project: Project) -> Iterator[Finding]:
-    """Whether the data set is there, the one that is wanted, and intact to the bit."""
+    """Whether the data set is there, is the one wanted, and is intact to the bit."""
     named = os.environ.get("CIFAR10_SOURCE")
     if not isinstance(project.data, str):
         train_set, test_set = (f"{len(split.labels):,}" for split in (project.data.train, project.data.test))
@@ -51,8 +51,8 @@ def data(project: Project) -> Iterator[Finding]:
 
 
 def checkpoints(project: Project) -> Iterator[Finding]:
-    """What training can go on from, what of it is damaged, and what no card uses: a line per run."""
-    known = bool(project.checkpoints)  # else which of them the plan uses cannot be told
+    """What training can resume from, what of it is damaged, and what no card uses: a line per run."""
+    known = bool(project.checkpoints)  # otherwise it is unknown which of them the plan uses
     foreign = collections.defaultdict(list)
     for kept in project.kept:
         if kept.of_plan or not known or kept.holder:
@@ -74,7 +74,7 @@ def checkpoints(project: Project) -> Iterator[Finding]:
 
 
 def of_use(kept: Kept, card: RunCard | None) -> Finding:
-    """The line of a folder that a run goes on from, or may."""
+    """The line for a folder that a run resumes from, or may."""
     newest = kept.newest(card.epochs if card and kept.of_plan else 10**9)
     found = f"{kept.run}: " + (f"epoch {newest}" if newest else "no sound checkpoint")
     found += f" of {card.epochs}" if card and kept.of_plan and newest else ""
@@ -83,12 +83,12 @@ def of_use(kept: Kept, card: RunCard | None) -> Finding:
         return Finding(OK, "checkpoints", found + (", intact" if newest else ""))
     waste = " ".join(str(path) for path in (*kept.spoilt, *kept.litter))
     found += f"; {len(kept.spoilt)} damaged, {len(kept.litter)} set aside or half-written"
-    lost = kept.spoilt and not newest  # training starts anew, else it goes on from what is sound
+    lost = kept.spoilt and not newest  # training starts over; otherwise it resumes from what is sound
     return Finding(BAD if lost else NOTE, "checkpoints", found, f"rm {waste}")
 
 
 def metrics(project: Project) -> Iterator[Finding]:
-    """Whether the results can be read, are the plan's, and were all made under the same circumstances."""
+    """Whether the results can be read, are the plan's, and were all produced under the same circumstances."""
     read = {path: attempt(read_metrics, path) for path in sorted(METRICS.glob("*.json"))}
     for path, fault in read.items():
         if isinstance(fault, str):
@@ -116,6 +116,6 @@ def metrics(project: Project) -> Iterator[Finding]:
 
 
 def belongs(run: RunMetrics, project: Project) -> bool:
-    """Whether the plan has this run, as deep and trained alike."""
+    """Whether the plan has this run, with the same depth and training."""
     card = project.cards.get(run.name)
     return card is not None and run.facts.as_planned(card)

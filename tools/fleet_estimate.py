@@ -1,8 +1,8 @@
-"""How long a study of many seeds would take on so many GPUs, and what of it passes through the fleet's driver.
+"""How long a study of many seeds would take on given numbers of GPUs, and what passes through the fleet's driver.
 
-A calculation, with the fleet's own division of the work. The checkpoints' sizes are those of the networks, and what the
-driver takes for one is measured here, now: with many GPUs that is what the study waits for. Seconds per epoch are an
-H200's, measured with four ResNet-110 side by side; other networks are taken to need time in proportion to their layers.
+A calculation that divides the work as the fleet does. Checkpoint sizes are those of the networks, and the driver's time
+per checkpoint is measured here, now: with many GPUs the study waits for it. Seconds per epoch are an H200's, measured
+with four ResNet-110 side by side; other networks are assumed to take time in proportion to their layers.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def estimate(cards: Sequence[RunCard], seeds: int, counts: Sequence[int], epoch_seconds: float) -> None:
-    """Print what so many seeds of these cards take, a line for each number of GPUs. Raises BadInput on a full disk."""
+    """Print what that many seeds of these cards take, a line per number of GPUs. Raises BadInput on a full disk."""
     members = [_member(dataclasses.replace(card, seed=seed, device="auto")) for card in cards for seed in range(seeds)]
     per_layer = epoch_seconds / 110
     sizes, costs = zip(*(driver_cost(card) for card in cards), strict=True)
@@ -76,7 +76,7 @@ def _member(card: RunCard, root: Path = Path("nowhere")) -> Member:
 
 
 def makespan(tasks: Sequence[float], gpus: int) -> float:
-    """When the last task ends, if each begins as soon as a GPU is free, in this order."""
+    """When the last task ends, if each starts, in this order, as soon as a GPU is free."""
     free = [0.0] * gpus
     for seconds in tasks:
         heapq.heapreplace(free, free[0] + seconds)
@@ -84,7 +84,7 @@ def makespan(tasks: Sequence[float], gpus: int) -> float:
 
 
 def driver_cost(card: RunCard) -> tuple[int, float]:
-    """A checkpoint's bytes at the end of a run, and the seconds that the driver takes to verify and keep it."""
+    """A checkpoint's size in bytes at the end of a run, and the seconds the driver takes to verify and store it."""
     model = model_of(card)
     snapshot = last_snapshot(card, model)
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +104,7 @@ def driver_cost(card: RunCard) -> tuple[int, float]:
 
 
 def last_snapshot(card: RunCard, model: nn.Module) -> Snapshot:
-    """Of a run of that card: sizes are right, values are not."""
+    """Of a run of that card: its sizes are right, its values are not."""
     optimizer = training.make_optimizer(recipe_of(card), model)
     for each in model.parameters():
         each.grad = each.detach().clone()

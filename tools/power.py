@@ -1,7 +1,7 @@
-"""How many seeds are needed to see a difference of d points to the baseline, given the spread measured so far.
+"""How many seeds it takes to see a difference of d points to the baseline, given the spread measured so far.
 
-The spread is that of metrics/, of the runs that params.yaml names and that are finished. Before two seeds of an
-ordering and its baseline are, it is assumed, and the output says so. A point is 0.01 of test accuracy.
+The spread is that of the finished runs in metrics/ that params.yaml names. Until two seeds of an ordering and its
+baseline are finished, it is assumed, and the output says so. A point is 0.01 of test accuracy.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def points(text: str) -> float:
 
 
 def answer(differences: Sequence[float], comparisons: Sequence[tuple[str, Comparison]], many: int) -> str:
-    """The spread and where it comes from, and a line per difference."""
+    """The spread and its source, and a line per difference."""
     spread = measured(comparisons)
     told = source(comparisons) if spread else NOT_MEASURED
     spread = spread or ASSUMED
@@ -77,7 +77,7 @@ def answer(differences: Sequence[float], comparisons: Sequence[tuple[str, Compar
 
 
 def source(comparisons: Sequence[tuple[str, Comparison]]) -> str:
-    """What the measured spread is of."""
+    """What the spread was measured on."""
     counts = sorted({each.n for _, each in comparisons if each.n > 1})
     several = sum(each.n > 1 for _, each in comparisons)
     span = " to ".join(map(str, sorted({counts[0], counts[-1]})))
@@ -85,7 +85,7 @@ def source(comparisons: Sequence[tuple[str, Comparison]]) -> str:
 
 
 def seeds(difference: float, spread: Spread, level: float) -> str:
-    """The seeds needed at the spread, and in brackets at the ends of its range where that differs."""
+    """The seeds needed at the spread and, in brackets where they differ, at the ends of its range."""
     middle, low, high = (
         f"> {MOST}" if count is None else str(count)
         for count in (seeds_needed(difference, sd, level) for sd in (spread.sd, spread.low, spread.high))

@@ -1,4 +1,4 @@
-"""Print the structure of a network in an ordering, as the paper's Figure 2 names its parts; trains nothing.
+"""Print the structure of a network in an ordering, with parts named as in the paper's Figure 2; trains nothing.
 
 The network is one of params.yaml, its preset applied; the ordering may be any, named by its layers: relu_bn_conv.
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def structure(name: str, block: str, blocks_per_stage: int, ordering: str) -> Iterator[str]:
-    """A network's structure in lines, read off the network itself; it takes no memory for its weights."""
+    """A network's structure, line by line, read off the network itself without allocating its weights."""
     with torch.device("meta"):
         network = ResNet(block, blocks_per_stage, ordering, dropout_p=0.0)
     parameters = sum(each.numel() for each in network.parameters())
