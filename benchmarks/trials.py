@@ -86,7 +86,7 @@ class Learned:
 
 def comparisons(record: Trials) -> list[Learned]:
     """A row per network and path, over the seeds that all paths have finished; none where there are no such seeds."""
-    networks = sorted({trial.network for trial in record.trials}, key=len)
+    networks = sorted({trial.network for trial in record.trials}, key=lambda name: (len(name), name))
     return [row for network in networks for row in _of_network(network, record.trials)]
 
 

@@ -14,7 +14,6 @@ from lib.fleet_worker import Began, Came, Ended, News, Order
 DEATHS = 3  # of a run's workers, one after the other without a new epoch in between: then it counts as failed
 PAUSE = 5  # seconds before a task is tried again, times the deaths so far: Ray needs some to see that a node is gone
 IDLE = 60  # seconds
-UNSEEN = ", whose GPU PyTorch does not see: on its CPU"
 TRIED_AGAIN = {TryAgain.status, 128 + signal.SIGINT, 128 + signal.SIGTERM}  # exit statuses that blame no run
 
 
@@ -88,7 +87,7 @@ class Fleet:
         if isinstance(news, Began):
             self._require_same_versions(news)
             for member in job.members:
-                member.node, member.node_id = news.node, news.node_id
+                member.node, member.node_id, member.gpu_unseen = news.node, news.node_id, False
             newest = {member.name: member.newest() for member in job.members}
             self.engine.train(task, {name: each for name, each in newest.items() if each})
         elif isinstance(news, Came):
@@ -106,11 +105,11 @@ class Fleet:
     def _came(self, job: Job, news: Came) -> None:
         (member,) = (each for each in job.members if each.name == news.run)
         device = member.keep(news)
-        if job.gpu and device == "cpu" and not member.node.endswith(UNSEEN):
-            member.node += UNSEEN
-            self.display.say(f"{member.name}  on {member.node}")
+        if job.gpu and device == "cpu" and not member.gpu_unseen:
+            member.gpu_unseen = True
+            self.display.say(f"{member.name}  on {member.place}")
         epoch, accuracy = f"{member.epoch}/{member.card.epochs}", f"{member.accuracy:7.2%}"
-        self.display.epoch(f"{member.name}  epoch {epoch}  test accuracy {accuracy}  on {member.node}")
+        self.display.epoch(f"{member.name}  epoch {epoch}  test accuracy {accuracy}  on {member.place}")
 
     def _ended(self, task: Any, job: Job, news: Ended) -> None:
         """A training has said itself that it is through: those of its runs that are not done have failed.

@@ -12,6 +12,8 @@ from lib.fleet_worker import Came, Order
 from lib.runs import Run
 from lib.turns import AT_ONCE
 
+STATUSES = ("at work", "failed", "waiting", "done")  # what matters most to who looks, first
+
 
 class Member(Run):
     """A run of the fleet: how far it is, where, and what went wrong. `card_file` is what travels."""
@@ -21,6 +23,7 @@ class Member(Run):
         self.card_file = card_file
         self.node = ""  # where it is being trained
         self.node_id = ""  # the engine's name for that
+        self.gpu_unseen = False  # it has a GPU there, which PyTorch does not see
         self.accuracy: float | None = None
         self.fault: StageError | None = None
         self.deaths = 0  # of its workers, since its last epoch
@@ -36,10 +39,16 @@ class Member(Run):
         return self.finished or self.fault is not None
 
     @property
-    def state(self) -> str:
+    def status(self) -> str:
+        """One of STATUSES."""
         if self.over:
             return "failed" if self.fault else "done"
-        return f"on {self.node}" if self.node else "waiting"
+        return "at work" if self.node else "waiting"
+
+    @property
+    def place(self) -> str:
+        """Where it is being trained, for people."""
+        return self.node + ", whose GPU PyTorch does not see: on its CPU" * self.gpu_unseen
 
     def order(self) -> Order:
         return Order(self.name, self.card_file, self.checkpoints.folder.name, self.card.epochs)

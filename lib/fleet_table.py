@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lib.fleet_plan import Member
+from lib.fleet_plan import STATUSES, Member
 from lib.runs import Pace
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -55,12 +55,12 @@ class FleetTable:
     def table(self) -> Table:
         """As many runs as the screen has lines for, those at work first."""
         table = Table("run", "state", "epoch", "test accuracy", title=self.pace.summary(), title_justify="left")
-        order = {"on": 0, "failed": 1, "waiting": 2, "done": 3}
-        members = sorted(self.members, key=lambda member: order[member.state.split()[0]])
+        members = sorted(self.members, key=lambda member: STATUSES.index(member.status))
         room = max(3, self.console.height - 7)
         for member in members[:room]:
             accuracy = "" if member.accuracy is None else f"{member.accuracy:.2%}"
-            table.add_row(member.name, member.state, f"{member.epoch}/{member.card.epochs}", accuracy)
-        if hidden := Counter(member.state for member in members[room:]):
+            state = f"on {member.place}" if member.status == "at work" else member.status
+            table.add_row(member.name, state, f"{member.epoch}/{member.card.epochs}", accuracy)
+        if hidden := Counter(member.status for member in members[room:]):
             table.add_row("...", ", ".join(f"{count} more {state}" for state, count in hidden.items()))
         return table

@@ -156,7 +156,7 @@ def test_checkpoints_come_home_as_training_itself_would_have_left_them(run: Memb
     run = member(dataclasses.replace(CARD, epochs=4))
     sent = [checkpoint(run, epoch, tmp_path / "node") for epoch in (1, 2, 4)]  # 3 was gone before it could be read
     said = go(ScriptedEngine([BEGAN, *sent, Ended(0, "")]), run)
-    assert run.finished and run.state == "done"
+    assert run.finished and run.status == "done"
     assert run.checkpoints.epochs(99) == [4, 2]  # two are kept
     assert run.checkpoints.path(4).read_bytes() == sent[-1].content
     assert said == [f"{run.name}  epoch {n}/4  test accuracy {n / 100:7.2%}  on n1" for n in (1, 2, 4)]
@@ -223,7 +223,7 @@ def test_a_run_that_fails_for_its_own_reason_fails_alone(run: Member, tmp_path: 
     fine = [BEGAN, checkpoint(other, 2, tmp_path / "node"), Ended(0, "")]
     engine = ScriptedEngine([BEGAN, Ended(status, log)], fine, [BEGAN, Ended(status, log)])
     go(engine, run, other)
-    assert run.fault and run.fault.status == status and run.state == "failed"
+    assert run.fault and run.fault.status == status and run.status == "failed"
     assert str(run.fault) == log.splitlines()[-1].removeprefix("train: ")
     assert other.finished
 
