@@ -48,9 +48,9 @@ def ending_of(status: int) -> str:
     """How a process ended that came to no good, by its exit status as subprocess gives it: below 0 for a signal."""
     if status >= 0:
         return f"exit status {status}"
-    if status == -signal.SIGKILL:
-        return "killed by SIGKILL (was memory short?)"
-    return f"killed by {signal.strsignal(-status) or 'signal'} ({-status})"
+    known = -status in set(signal.Signals)
+    name = signal.Signals(-status).name if known else f"signal {-status}"
+    return f"killed by {name}" + " (was memory short?)" * (status == -signal.SIGKILL)
 
 
 def printable(text: str, kept: str = "") -> str:

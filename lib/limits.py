@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ def cpus() -> float:
 
 
 def memory() -> float:
-    """How many bytes of memory it gets (`docker run --memory`, SLURM's `--mem`); infinite where nothing limits it."""
-    return min(_limits("memory.max"), default=math.inf)
+    """How many bytes of memory it gets: the machine's, or fewer (`docker run --memory`, SLURM's `--mem`)."""
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits("memory.max")])
 
 
 def _limits(name: str) -> Iterator[float]:

@@ -1,6 +1,5 @@
 """How far the runs of a study are, as their checkpoints tell, and how long the rest will take."""
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -92,5 +91,4 @@ class Pace:
 
 def on_cores() -> int:
     """How many runs this machine's CPU takes at once: one on each core, as far as the memory goes."""
-    memory = min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), limits.memory())
-    return max(1, min(cores(), int(memory / BYTES_A_RUN)))
+    return max(1, min(cores(), int(limits.memory() / BYTES_A_RUN)))

@@ -48,8 +48,8 @@ def test_what_the_terminals_encoding_lacks_is_printed_otherwise():
     ("status", "told"),
     [
         (2, "exit status 2"),
-        (-15, "killed by Terminated (15)"),
-        (-40, "(40)"),
+        (-15, "killed by SIGTERM"),
+        (-40, "killed by signal 40"),
         (-9, "killed by SIGKILL (was memory short?)"),
     ],
 )

@@ -14,6 +14,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "job" / "step").mkdir(parents=True)
     monkeypatch.setattr(limits, "GROUPS", tmp_path)
     monkeypatch.setattr(limits, "OWN", own)
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 9, "SC_PAGE_SIZE": 1000}.__getitem__)
     return tmp_path
 
 
@@ -33,8 +34,8 @@ def test_in_a_container_the_limits_stand_at_the_top(groups):
 
 @pytest.mark.parametrize("own", ["0::/job/step\n", "0::/not/there\n", "4:memory:/version/1/alone\n", "", None])
 @pytest.mark.parametrize("told", ["max 100000\n", "damaged\n", "", None])
-def test_without_a_limit_that_can_be_read_there_is_none(groups, own, told):
+def test_without_a_limit_that_can_be_read_memory_is_the_machines(groups, own, told):
     (groups / "self").unlink() if own is None else (groups / "self").write_text(own)
     for name in ("cpu.max", "memory.max") if told is not None else ():
         (groups / "job" / name).write_text(told)
-    assert (limits.cpus(), limits.memory()) == (math.inf, math.inf)
+    assert (limits.cpus(), limits.memory()) == (math.inf, 9000)

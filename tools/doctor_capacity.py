@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lib import cifar10, training
+from lib import cifar10, limits, training
 from lib.card import RunCard
 from lib.checkpoint import KEPT
 from lib.device import circumstances, cores, make_deterministic, pick_device
@@ -33,8 +33,7 @@ def device(project: Project) -> Iterator[Finding]:
         yield Finding(OK, "device", f"{torch.cuda.get_device_name()}, {size(free)} of {size(total)} free{others}")
         return
     here = circumstances(torch.device("cpu"))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = f"CPU, {cores()} cores, {here.threads} PyTorch threads, {here.instructions}, {size(memory)} memory"
+    found = f"CPU, {cores()} cores, {here.threads} PyTorch threads, {here.instructions}, {size(limits.memory())} memory"
     if any(card.device == "cuda" for card in project.cards.values()):
         yield Finding(
             BAD, "device", f"{found}; the plan asks for cuda", "device: auto in params.yaml, then dvc repro plan"
