@@ -1,1 +1,1 @@
-"""Nouns: importable, testable modules that know no paths of their own and never open params.yaml."""
+"""Nouns: importable, testable modules. Callers pass the project's paths in; none opens params.yaml."""

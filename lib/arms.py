@@ -1,4 +1,4 @@
-"""The arms of the study: a network in one ordering, with its runs by seed."""
+"""The study's arms: each a network in one ordering, with its runs by seed."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +11,14 @@ BASELINE = "baseline"
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """What its runs have in common, and the runs; those that are not finished count as missing."""
+    """An arm's common facts and its runs; unfinished runs count as missing."""
 
     facts: RunFacts  # of its first run
     runs: Mapping[int, RunMetrics]  # by seed
 
     @property
     def finished(self) -> dict[int, RunMetrics]:
-        """The runs that count, by seed."""
+        """The finished runs, by seed."""
         return {seed: run for seed, run in self.runs.items() if run.finished}
 
     @property
@@ -26,15 +26,15 @@ class Arm:
         return f"{self.facts.network}-{self.facts.ordering}"
 
     def measured(self, measure: Callable[[RunMetrics], float | None]) -> dict[int, float]:
-        """A number of each finished run, by seed, without the runs for which there is none."""
+        """The measure of each finished run, by seed, without the runs for which it is None."""
         values = {seed: measure(run) for seed, run in self.finished.items()}
         return {seed: value for seed, value in values.items() if value is not None}
 
 
 def arms_of(runs: Sequence[RunMetrics]) -> list[Arm]:
-    """The arms, in the order in which the runs first name a network and an ordering.
+    """The arms, in order of first appearance among the runs.
 
-    Raises BadInput where a seed stands twice in an arm: counted twice, a run would feign a second one.
+    Raises BadInput where a seed occurs twice in an arm: the duplicate would pass for an independent run.
     """
     grouped: dict[tuple[str, str], dict[int, RunMetrics]] = {}
     for run in runs:
@@ -46,13 +46,13 @@ def arms_of(runs: Sequence[RunMetrics]) -> list[Arm]:
 
 
 def with_baselines(arms: Sequence[Arm]) -> list[tuple[Arm, Arm | None]]:
-    """Each arm and the baseline of its network; None for a baseline itself and where the network has none."""
+    """Each arm with its network's baseline; None for a baseline itself and where the network has none."""
     baselines = {arm.facts.network: arm for arm in arms if arm.facts.ordering == BASELINE}
     return [(arm, None if arm.facts.ordering == BASELINE else baselines.get(arm.facts.network)) for arm in arms]
 
 
 def unequal_seeds(arms: Sequence[Arm]) -> str | None:
-    """In one line, which arms lack seeds that another of the same network has finished; None where none does."""
+    """One line naming arms that lack seeds finished by another arm of their network; None if there are none."""
     lacking = []
     for arm in arms:
         network = [other for other in arms if other.facts.network == arm.facts.network]

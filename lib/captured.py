@@ -1,6 +1,6 @@
-"""A training step on a GPU, captured as a CUDA graph: one launch instead of a thousand or two.
+"""A training step on a GPU, captured as a CUDA graph: one launch instead of one or two thousand.
 
-These networks are deep and thin: at batch 64 a GPU computes each of their operations faster than Python can ask for the
+These networks are deep and thin: at batch 64 a GPU computes each of their operations faster than Python can launch the
 next. Replaying a capture takes Python out of the loop; the operations, and their results, are the same.
 """
 
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # images (B, ...), labels (B,)
-SWITCH = "IC_CAPTURE_STEPS"  # an environment variable; 0 keeps to the plain path
-WARM_UP_STEPS = 3  # as PyTorch's notes on CUDA graphs ask for: libraries choose their algorithms, buffers are made
+SWITCH = "IC_CAPTURE_STEPS"  # environment variable; 0: plain steps, no capture
+WARM_UP_STEPS = 3  # as PyTorch's notes on CUDA graphs ask: libraries choose algorithms, buffers are allocated
 
 
 class Capture(NamedTuple):
@@ -25,16 +25,16 @@ class Capture(NamedTuple):
 
 
 class CapturedStep:
-    """Runs `step(batch)` by replaying a capture of it, one for each size of batch.
+    """Runs `step(batch)` by replaying a capture of it, one per batch shape.
 
-    `state()` lists the tensors that the step changes, those last that only a first step makes. Capturing leaves them
-    as they were. Everything else that a step does must be on the GPU: a replay runs no Python.
+    `state()` lists the tensors that the step changes, last those that only the first step creates. Capturing leaves
+    their values unchanged. All else that a step does must happen on the GPU: a replay runs no Python.
     """
 
     def __init__(self, step: Callable[[Batch], None], state: Callable[[], list[torch.Tensor]]) -> None:
         self.step, self.state = step, state
         self.default = torch.cuda.default_generators[torch.cuda.current_device()]
-        # The captures' own random numbers: with the shared ones a run would depend on those trained beside it.
+        # The captures' own generator: with the default one, a run would depend on those trained beside it.
         self.random = self.default.clone_state()
         self.captures = dict[torch.Size, Capture]()
 
@@ -49,7 +49,7 @@ class CapturedStep:
         capture.graph.replay()
 
     def _capture(self, images: torch.Tensor, labels: torch.Tensor) -> Capture:
-        """Capture a step on these tensors. Restarts the process on the plain path if the capture itself fails."""
+        """Capture a step on these tensors. If the capture itself fails, restarts the process without captures."""
         shared = self.default.graphsafe_get_state()
         before = [each.detach().clone() for each in self.state()]
         try:
@@ -59,7 +59,7 @@ class CapturedStep:
             graph = self._graph((images, labels))
         finally:
             self.default.graphsafe_set_state(shared)
-        made = self.state()[len(before) :]  # by the first step: an optimizer's moments, which begin at zero
+        made = self.state()[len(before) :]  # by the first step: an optimizer's state, initially zero
         with torch.no_grad():
             for tensor, value in zip(self.state(), [*before, *map(torch.zeros_like, made)], strict=True):
                 tensor.copy_(value)
@@ -77,12 +77,12 @@ class CapturedStep:
 
 
 def wanted() -> bool:
-    """Whether steps are to be captured, where there is a GPU."""
+    """Whether to capture steps where there is a GPU."""
     return os.environ.get(SWITCH, "1") != "0"
 
 
 def _restart_without(error: RuntimeError) -> None:
-    """Start this process anew on the plain path: after a failed capture CUDA's allocator cannot be relied upon."""
+    """Restart this process without captures: after a failed capture CUDA's allocator is unreliable."""
     reason = " ".join(str(error).split())[:200]
     print(f"train: capturing a step failed ({reason}); training goes on plainly, slower", file=sys.stderr, flush=True)
     os.environ[SWITCH] = "0"

@@ -13,22 +13,22 @@ from typing import Any, NamedTuple
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
 
-SCHEMA = 1  # of checkpoints: one more, and no older checkpoint is used
-CHECKSUM = "sha256"  # a key of a card's file: of the rest of it
-RULES_OF_THE_EPOCH_ALONE = ("constant", "steps")  # learning-rate rules that do not look at how many epochs will follow
-RECIPE = (  # of a card's fields those that say how its run is trained
+SCHEMA = 1  # of checkpoints: raising it invalidates all older ones
+CHECKSUM = "sha256"  # a key in a card's file: the SHA-256 of the rest
+RULES_OF_THE_EPOCH_ALONE = ("constant", "steps")  # learning-rate rules that do not depend on the number of epochs
+RECIPE = (  # a card's fields that say how its run is trained
     *("optimizer", "momentum", "weight_decay", "batch_size", "precision", "augmentation", "dropout_p"),
     *("learning_rate", "learning_rate_rule", "learning_rate_steps", "learning_rate_factor"),
 )
-VALIDATION = "cifar10_validation"  # a data set: CIFAR-10, of whose training images the last 10,000 are held out
-WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # of a block (the 2021 study, Sec. 2)
-BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # the orderings of Fig. 2a, and what normalises in their units
-CURE = "`python -m stages.plan` writes it anew"  # of what is wrong with a card or with plan/study.json
-NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or of a stage's name
+VALIDATION = "cifar10_validation"  # a data set: CIFAR-10 with the last 10,000 training images held out
+WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # per block (the 2021 study, Sec. 2)
+BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # orderings with Fig. 2a's block, and what normalises their units
+CURE = "`python -m stages.plan` writes it anew"  # for an invalid card or plan/study.json
+NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or a stage's name
 
 
 class Layer(NamedTuple):
-    """A layer that an ordering's name may be made of."""
+    """A layer that may occur in an ordering's name."""
 
     name: str  # in figures and tables
     has_dropout: bool = False
@@ -44,7 +44,7 @@ LAYERS = {
 
 
 class RunName(NamedTuple):
-    """A run's name, also that of its files and its stage: `<network>-<ordering>-<seed>`."""
+    """A run's name, `<network>-<ordering>-<seed>`, shared by its files and its stage."""
 
     network: str
     ordering: str
@@ -55,14 +55,14 @@ class RunName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> "RunName":
-        """Raises ValueError for what is no run's name."""
+        """Raises ValueError if it is not a run's name."""
         network, ordering, seed = name.split("-")
         return cls(network, ordering, int(seed))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunCard:
-    """One training run. A field that is None is one this run does not use; it is left out of the file."""
+    """One training run. A field that this run does not use is None, and left out of the file."""
 
     network: str
     block: str  # "basic" or "bottleneck"
@@ -84,7 +84,7 @@ class RunCard:
     learning_rate: float
     learning_rate_rule: str
     learning_rate_steps: tuple[int, ...] | None = None  # epochs after which the rate drops; rule "steps" only
-    learning_rate_factor: float | None = None  # what each drop multiplies it by; rule "steps" only
+    learning_rate_factor: float | None = None  # factor of each drop; rule "steps" only
 
     @property
     def name(self) -> str:
@@ -93,34 +93,34 @@ class RunCard:
 
     @property
     def depth(self) -> int:
-        """The network's weight layers."""
+        """The number of weight layers."""
         return depth(self.block, self.blocks_per_stage)
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """How the run is trained, as a JSON file has it: without what this run does not use."""
+        """How the run is trained, as JSON values, without fields that it does not use."""
         used = self._used()
         return {key: list(used[key]) if type(used[key]) is tuple else used[key] for key in RECIPE if key in used}
 
     def seed_for(self, purpose: str, epoch: int = 0, step: int = 0) -> int:
-        """A seed for one use of randomness, the same for every run of this card's seed; both count from 1.
+        """A seed for one use of randomness, the same in all runs with this card's seed; epochs and steps count from 1.
 
-        Deriving instead of storing keeps uses apart: evaluation cannot disturb training, and all networks of a
-        seed see the same order of images, which is what makes comparing them a paired comparison.
-        31 bits, because PyTorch's CPU generator drops what is above 32.
+        Deriving instead of storing keeps uses independent: evaluation cannot disturb training, and all networks of a
+        seed see the images in the same order, which makes comparing them a paired comparison.
+        31 bits, because PyTorch's CPU generator drops those above 32.
         """
         use = f"{self.seed}/{purpose}/{epoch}" + f"/{step}" * (step > 0)
         digest = hashlib.sha256(use.encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
     def identity(self, data: str, code: Mapping[str, str]) -> dict[str, Any]:
-        """Everything that decides the run's result; the SHA-256 of it is the run's fingerprint.
+        """Everything that decides the run's result; its SHA-256 is the run's fingerprint.
 
-        `data` is the SHA-256 of the data set, `code` that of each source file that decides results. Where the data came
-        from and what device was asked for are not part of it: checkpoints tell the device of each epoch. VALIDATION is:
-        its files are those of CIFAR-10.
-        The number of epochs is not part of it where the learning rate does not depend on it: a longer run then begins
-        with the shorter one, epoch for epoch.
+        `data` is the data set's SHA-256, `code` the digest of each source file that decides results. The data set and
+        device asked for are not part of it: `data` identifies the data, and checkpoints record each epoch's device.
+        VALIDATION is: its files are CIFAR-10's.
+        The number of epochs is not part of it if the learning rate does not depend on it: a longer run then begins with
+        the shorter one, epoch for epoch.
         """
         card = self._used()
         del card["device"]
@@ -131,7 +131,7 @@ class RunCard:
         return {"schema": SCHEMA, "card": card, "data": data, "code": dict(code)}
 
     def write(self, path: Path) -> None:
-        """Write the card as canonical JSON, with the SHA-256 of itself."""
+        """Write the card as canonical JSON, with its own SHA-256."""
         used = self._used()
         write_whole(path, canonical_json(used | {CHECKSUM: _sha256(used)}))
 
@@ -140,7 +140,7 @@ class RunCard:
 
     @classmethod
     def read(cls, path: Path) -> "RunCard":
-        """Read a card. Raises BadInput that names the file and the key."""
+        """Read a card. Raises BadInput that names the file and any wrong key."""
         content = read_json(path, CURE)
         if not isinstance(content, dict):
             raise BadInput(f"{path} is not a run card: {CURE}")
@@ -161,18 +161,18 @@ class RunCard:
 
 
 def depth(block: str, blocks_per_stage: int) -> int:
-    """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck); short connections are not counted."""
+    """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck), without short connections."""
     return 3 * WEIGHT_LAYERS[block] * blocks_per_stage + 2
 
 
 def has_dropout(ordering: str) -> bool:
-    """Whether any of an ordering's layers drops values."""
+    """Whether any of an ordering's layers has dropout."""
     layers = BASELINES.get(ordering, ordering).split("_")
     return any(LAYERS[layer].has_dropout for layer in layers)
 
 
 def is_wanted(dataset: str, wanted: str) -> bool:
-    """Whether a run of a data set is one of that which was asked for: "auto" may come to any but the validation set."""
+    """Whether a run on `dataset` is what was asked for: "auto" may yield any data set but the validation set."""
     return dataset == wanted or (wanted == "auto" and dataset != VALIDATION)
 
 
@@ -190,7 +190,7 @@ def _sha256(content: dict[str, Any]) -> str:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value has the type of a card's field; true and false are no numbers, 1 is a float."""
+    """Whether a JSON value has the type of a card's field; booleans are not numbers, 1 counts as a float."""
     if isinstance(kind, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(kind) if option is not types.NoneType)
     if typing.get_origin(kind) is tuple:

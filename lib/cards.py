@@ -19,10 +19,10 @@ def read_cards(folder: Path) -> list[RunCard]:
 
 
 def read_with_study(paths: Sequence[Path]) -> list[tuple[RunCard, list[RunCard]]]:
-    """Each card with all cards of its study; with itself alone where no sound study lies beside it.
+    """Each card with all cards of its study, or with itself alone if no valid study beside it contains it.
 
-    The study is for showing progress only: a result depends on its own card and on nothing else.
-    Raises BadInput that names a card that is not sound, or two of one run.
+    The study serves only to show progress: a result depends on its own card and nothing else.
+    Raises BadInput that names an invalid card, or two cards of one run.
     """
     cards = {path: RunCard.read(path) for path in paths}
     by_name = {card.name: path for path, card in cards.items()}
@@ -34,7 +34,7 @@ def read_with_study(paths: Sequence[Path]) -> list[tuple[RunCard, list[RunCard]]
 
 
 def _cards_of_study(folder: Path) -> list[RunCard]:
-    """The study's cards, or none where it is not sound."""
+    """The study's cards, or none if it is invalid."""
     try:
         return read_cards(folder)
     except BadInput:

@@ -1,4 +1,4 @@
-"""A network's weights cast to a lower precision, all by one kernel: autocast launches one for each, both ways."""
+"""Convolutions' weights cast to a lower precision all at once; autocast launches a kernel for each, both ways."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Cast(torch.autograd.Function):
-    """Tensors cast to a lower precision; their gradients come back in float32."""
+    """Casts tensors to a lower precision, and their gradients back to float32."""
 
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -23,7 +23,7 @@ class Cast(torch.autograd.Function):
 
 
 def forward(model: nn.Module, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The model's output under autocast, with its convolutions' weights cast beforehand; the same numbers."""
+    """The model's output under autocast, with its convolutions' weights cast beforehand; same values."""
     convolutions = ((name, each) for name, each in model.named_modules() if isinstance(each, nn.Conv2d))
     weights = {f"{name}.weight".lstrip("."): each.weight for name, each in convolutions}
     if not weights:

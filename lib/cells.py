@@ -1,26 +1,26 @@
-"""Statistics -> the texts of tables' cells; an empty text where there is nothing to say."""
+"""Statistics -> the text of table cells; empty where there is nothing to say."""
 
 import math
 
 from lib.paired import Comparison
 from lib.sample import Sample
 
-COMPARISON = ("Difference to baseline", "95 % interval", "Wins", "Holm p")  # the heads of `comparison`
+COMPARISON = ("Difference to baseline", "95 % interval", "Wins", "Holm p")  # column heads of `comparison`
 NUMBERS = ("Difference to baseline", "Interval low", "Interval high", "Pairs", "Wins", "p", "Holm p")  # of `numbers`
 
 
 def number(value: float | None, decimals: int, sign: str = "") -> str:
-    """The value in so many decimals; adding 0 to a rounded one keeps -0.0000 off the page."""
+    """The value to this many decimals; adding 0 to a rounded one turns -0.0 into 0.0."""
     return "" if value is None else f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
 def mean_and_sd(sample: Sample, decimals: int) -> str:
-    """Mean ± standard deviation; the mean alone of a single run."""
+    """Mean ± standard deviation; for a single run the mean alone."""
     return number(sample.mean, decimals) + (f" ± {number(sample.sd, decimals)}" if sample.sd is not None else "")
 
 
 def median_and_reached(sample: Sample, decimals: int, end: int) -> str:
-    """For runs that did not all get there by epoch `end`: the median of all, and how many did.
+    """For runs that did not all reach the level by epoch `end`: the median of all, and how many did.
 
     `median 15.0 (2/3)`, or `> 100 (1/3)` where the median run did not.
     """

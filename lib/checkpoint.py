@@ -1,4 +1,4 @@
-"""Checkpoints: durable, checksummed, one writer, and never another run's."""
+"""Checkpoints: durable, checksummed, one writer, never another run's."""
 
 import contextlib
 import dataclasses
@@ -25,26 +25,26 @@ HEADER = struct.Struct(">8s32sQ")  # magic with format version, SHA-256 of the b
 MAGIC = b"ICCKPT\x00\x01"
 KEPT = 2  # the newest, and the one before in case the newest is damaged
 FILE = re.compile(r"epoch-(\d{4,9})\.ckpt")
-IDENTITY = "identity.json"  # what the folder's fingerprint is of, for people and for saying why it was not used
+IDENTITY = "identity.json"  # what the fingerprint is a hash of, for people and to say why a folder was not used
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """All that a run needs to go on, tensors on the CPU. Nothing random is in it: seeds are derived from the card."""
+    """All that a run needs to resume, tensors on the CPU. No generator state: seeds are derived from the card."""
 
     history: tuple[EpochRecord, ...]
     model: dict[str, torch.Tensor]  # parameters and buffers
     optimizer: dict[str, Any]
-    circumstances: tuple[Circumstances, ...]  # one after the other, if the run moved
+    circumstances: tuple[Circumstances, ...]  # in order, if the run moved
 
     @property
     def epoch(self) -> int:
-        """The last one that is done; they count from 1."""
+        """The number of finished epochs."""
         return len(self.history)
 
     @classmethod
     def of_start(cls, done: "Snapshot | None", here: Circumstances) -> "Snapshot":
-        """Where training starts: nothing yet, or what is done; a move to other circumstances is noted, and said."""
+        """Where training starts: empty, or what is done; a change of circumstances is recorded and reported."""
         if done is None:
             return cls((), {}, {}, (here,))
         if done.circumstances[-1] == here:
@@ -57,11 +57,11 @@ class Snapshot:
 
 
 class Damaged(BadInput):
-    """A checkpoint that is not what was written: to be set aside, unlike one that cannot be read just now."""
+    """A checkpoint that is corrupt or of another run: to be set aside, unlike one that cannot be read for now."""
 
 
 class Checkpoints:
-    """The checkpoint folder of one run, `<root>/<run>-<fingerprint>`, held by this process alone while it is open.
+    """The checkpoint folder of one run, `<root>/<run>-<fingerprint's first 16 digits>`, locked while held().
 
     `identity` is everything that decides the run's result (RunCard.identity); its SHA-256 is the fingerprint.
     """
@@ -74,10 +74,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder, and sweep what a killed process left half-written in it.
+        """Lock the folder, and delete what a killed process left half-written in it.
 
-        The kernel frees the lock when the process ends, however it ends.
-        Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
+        The kernel releases the lock when the process ends, however it ends.
+        Raises TryAgain that names the process holding it, and BadInput if the folder cannot be written.
         """
         held = lock.take(self.folder, self.run)
         try:
@@ -88,11 +88,11 @@ class Checkpoints:
             sync_folder(self.folder.parent)
             yield
         finally:
-            with self.saving:  # a thread may be at it, and another process would sweep what it writes
+            with self.saving:  # a thread may be saving, and another process would delete its temporary file
                 os.close(held)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint; once it is on disk, delete those before the one before it.
+        """Write a checkpoint; once it is on disk, delete all earlier ones but the last.
 
         Checkpoints past this epoch stay: they belong to a longer run of the same card. Raises BadInput (disk full).
         """
@@ -107,7 +107,7 @@ class Checkpoints:
     def adopt(self, name: str, content: bytes) -> Snapshot:
         """Keep a checkpoint of this run that was made elsewhere, byte for byte, as save() would.
 
-        Raises Damaged if it is not sound, or of another run, and BadInput (disk full).
+        Raises Damaged if it is corrupt or of another run, and BadInput (disk full).
         """
         snapshot = _snapshot(self.folder / Path(name).name, content, self.fingerprint)
         write_whole(self.path(snapshot.epoch), content)
@@ -116,13 +116,13 @@ class Checkpoints:
 
     def _delete_those_before(self, newest: int) -> None:
         for epoch in self.epochs(newest)[KEPT:]:
-            with contextlib.suppress(OSError):  # it will be tried again after the next epoch
+            with contextlib.suppress(OSError):  # retried after the next epoch
                 os.unlink(self.path(epoch))
 
     def newest(self, epochs: int) -> Snapshot | None:
-        """The last sound checkpoint up to so many epochs, or None.
+        """The last intact checkpoint up to epoch `epochs`, or None.
 
-        Says so on standard error where one is damaged (it is set aside), or where there are others' of this run.
+        Reports damaged ones, which it sets aside, on standard error, and if none is left, this run's other folders.
         """
         found = self.epochs(epochs)
         for epoch in found:
@@ -139,7 +139,7 @@ class Checkpoints:
         return None
 
     def epochs(self, up_to: int) -> list[int]:
-        """The epochs that have a checkpoint, the newest first: by number, since clocks jump."""
+        """The epochs up to `up_to` that have a checkpoint, last first: by number, since clocks jump."""
         found = (FILE.fullmatch(path.name) for path in self.folder.glob("*.ckpt"))
         return sorted((epoch for name in found if name and (epoch := int(name[1])) <= up_to), reverse=True)
 
@@ -147,9 +147,9 @@ class Checkpoints:
         return self.folder / f"epoch-{epoch:04}.ckpt"
 
     def require_room(self, snapshot_bytes: int, epochs: int) -> None:
-        """Raise BadInput unless those kept and the one being written will fit on the disk, at so many bytes each.
+        """Raise BadInput unless the disk has room for those kept and the one being written, at this size each.
 
-        Those up to the last of the run's epochs make room for others; any of a longer run stay.
+        Existing ones up to `epochs` count as room, as they will be deleted; those of a longer run stay.
         """
         held = sum(self.path(epoch).stat().st_size for epoch in self.epochs(up_to=epochs))
         require_room(self.folder, (KEPT + 1) * snapshot_bytes - held)
@@ -166,14 +166,14 @@ class Checkpoints:
 
 
 def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
-    """Read a checkpoint, of that fingerprint if one is given.
+    """Read a checkpoint, which must have this fingerprint if one is given.
 
-    torch.load alone notices neither a flipped bit nor a block of zeros: the checksum comes first.
-    Raises Damaged, or BadInput where the file cannot be read (rights, a failing disk): each says why.
+    torch.load alone detects neither a flipped bit nor a block of zeros: the checksum comes first.
+    Raises Damaged, or BadInput if the file cannot be read (permissions, a failing disk): each says why.
     """
     try:
         content = path.read_bytes()
-    except (IsADirectoryError, FileNotFoundError) as error:  # a folder, or a link to nothing, under its name
+    except (IsADirectoryError, FileNotFoundError) as error:  # a folder or a dangling link under its name
         raise Damaged(f"{path} is damaged ({error.strerror})") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}): mend that, then run the command again") from None
@@ -181,7 +181,7 @@ def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
 
 
 def _snapshot(path: Path, content: bytes, fingerprint: str | None) -> Snapshot:
-    """What a checkpoint's file of that name holds. Raises Damaged."""
+    """The snapshot in the content of a checkpoint file. Raises Damaged."""
     try:
         magic, digest, length = HEADER.unpack_from(content)
         body = memoryview(content)[HEADER.size :]
@@ -204,18 +204,18 @@ def _snapshot(path: Path, content: bytes, fingerprint: str | None) -> Snapshot:
             raise ValueError(f"of epoch {snapshot.epoch}")
     except MemoryError:
         raise
-    except Exception as error:  # what damage makes torch.load raise cannot be listed
+    except Exception as error:  # damage can make torch.load raise nearly anything
         raise Damaged(f"{path} is damaged ({' '.join(str(error).split())})") from None
     return snapshot
 
 
 def _loaded(body: memoryview) -> dict[str, Any]:
-    """Plain values and tensors, for which no code of the file's is run. Raises ValueError."""
+    """The body's plain values and tensors, read without running its code. Raises ValueError."""
     try:
         return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception:  # its message is a page, and recommends to switch the safeguard off
+    except Exception:  # its message is a page long, and recommends disabling the safeguard
         raise ValueError("PyTorch finds no plain values and tensors in it") from None
 
 
@@ -224,7 +224,7 @@ def _warn(line: str) -> None:
 
 
 def _plain(snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as dicts, lists, numbers, texts and tensors."""
+    """A snapshot as dicts, lists, numbers, strings and tensors."""
     return {
         "history": [dataclasses.asdict(record) for record in snapshot.history],
         "model": dict(snapshot.model),
@@ -234,5 +234,5 @@ def _plain(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity's values by their own names: dropout_p, data, lib/ic.py."""
+    """An identity's values in one mapping: dropout_p, data, lib/ic.py."""
     return {key: identity[key] for key in ("schema", "data")} | {**identity["card"], **identity["code"]}

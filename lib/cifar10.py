@@ -1,4 +1,4 @@
-"""CIFAR-10 in memory: verify the files, read them without running a pickle's code, serve batches as tensors."""
+"""CIFAR-10 in memory: verify the files, unpickle them without running code, serve batches as tensors."""
 
 import dataclasses
 import hashlib
@@ -19,9 +19,9 @@ FOLDER = "cifar-10-batches-py"  # inside the data folder, as in the official arc
 TRAIN_FILES = tuple(f"data_batch_{index}" for index in range(1, 6))
 TEST_FILE = "test_batch"
 NAMES_FILE = "batches.meta"
-MANIFEST = "dataset.json"  # stands beside FOLDER where the files are not the official ones, and lists what they are
+MANIFEST = "dataset.json"  # beside FOLDER where the files are not the official ones: what they should be
 
-# Bytes and SHA-256 of the official files (their MD5s are those torchvision holds).
+# Bytes and SHA-256 of the official files (their MD5s match torchvision's).
 OFFICIAL_FILES: dict[str, tuple[int, str]] = {
     "data_batch_1": (31035704, "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd"),
     "data_batch_2": (31035320, "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8"),
@@ -43,7 +43,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """A verified data set, whole in memory."""
+    """A verified data set's images in use, in memory."""
 
     name: str  # "cifar10", VALIDATION, or what the manifest says
     sha256: str  # digest() of its files
@@ -54,16 +54,16 @@ class DataSet:
 def verified_files(folder: Path) -> tuple[str, dict[str, bytes]]:
     """The data set's name and its files' contents, each checked by size and SHA-256.
 
-    What is hashed is what is returned: nothing can change in between.
-    Raises BadInput that names the file and the cure.
+    The bytes hashed are the bytes returned: nothing can change in between.
+    Raises BadInput that names the file and the fix.
     """
     name, expected = described(folder)
     return name, {file: verified_file(folder / FOLDER / file, *expected[file]) for file in expected}
 
 
 def described(folder: Path) -> tuple[str, Mapping[str, tuple[int, str]]]:
-    """The data set's name, and of each of its files the size and SHA-256 it should have. Raises BadInput."""
-    with failures_named(folder):  # one that may not be entered
+    """The data set's name, and the expected size and SHA-256 of each of its files. Raises BadInput."""
+    with failures_named(folder):  # no permission to enter it
         if not (folder / MANIFEST).exists():
             return "cifar10", OFFICIAL_FILES
     manifest = read_json(folder / MANIFEST, _CURE)
@@ -77,12 +77,12 @@ def described(folder: Path) -> tuple[str, Mapping[str, tuple[int, str]]]:
     return name, expected
 
 
-# DVC takes what is write-protected in its cache for sound, and would bring a damaged copy back from there.
+# DVC trusts write-protected files in its cache, and would restore a damaged copy from there.
 _CURE = "fetch it anew by `chmod -R u+w .dvc/cache; dvc repro -f -s download`"
 
 
 def verified_file(path: Path, size: int, sha256: str) -> bytes:
-    """A file's content, if it has that size and that SHA-256; else BadInput that names it."""
+    """A file's content. Raises BadInput that names it unless it has this size and SHA-256."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -103,13 +103,13 @@ def fault_of(content: bytes, size: int, sha256: str) -> str | None:
 
 
 def digest(files: Mapping[str, bytes]) -> str:
-    """The SHA-256 of the list of the files' SHA-256s: two data sets with the same one are the same."""
+    """The SHA-256 of the files' names and SHA-256s: data sets with the same digest are identical."""
     digests = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     return hashlib.sha256(canonical_json(digests)).hexdigest()
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, numbers, text and numpy arrays; refuses to call anything else."""
+    """Reads dicts, lists, numbers, strings and numpy arrays; refuses anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         rebuild_array = np.empty(0).__reduce__()[0]  # numpy.core.multiarray or numpy._core.multiarray, by version
@@ -133,10 +133,10 @@ def read_batch(content: bytes, path: Path) -> Split:
 
 
 def load(folder: Path, wanted: str, train_images: int, test_images: int) -> DataSet:
-    """The first so many training and test images of a verified data folder.
+    """The first `train_images` and `test_images` images of a data folder, verified.
 
-    Where VALIDATION is wanted, the test images are those of the last training file, and the test file's are not used.
-    Raises BadInput if a file is damaged, if CIFAR-10 is wanted and this is not it, or if the folder holds too little.
+    For VALIDATION, the test images are those of the last training file, and the test file's are not used.
+    Raises BadInput if a file is damaged, if the folder holds another data set than wanted, or too few images.
     """
     name, files = verified_files(folder)
     train_files, test_file = TRAIN_FILES, TEST_FILE
@@ -146,7 +146,7 @@ def load(folder: Path, wanted: str, train_images: int, test_images: int) -> Data
         raise BadInput(f"{folder} holds the {name} data set, the run is for {wanted}: {_CURE}")
 
     def first(count: int, key: str, *names: str) -> Split:
-        """The first so many images of these files, of which no more are read than that takes."""
+        """The first `count` images of these files, reading only as many files as needed."""
         batches: list[Split] = []
         for file in names:
             if sum(len(batch.labels) for batch in batches) < count:
@@ -161,7 +161,7 @@ def load(folder: Path, wanted: str, train_images: int, test_images: int) -> Data
 
 
 def write_stand_in(folder: Path, name: str, batches: dict[str, Split], label_names: list[str]) -> None:
-    """Write a data set of one's own under CIFAR-10's contract: the same files, and a manifest that names it."""
+    """Write a stand-in data set in CIFAR-10's format: the same files, and a manifest that names it."""
     contents = {
         NAMES_FILE: _pickled({"label_names": label_names, "num_cases_per_batch": 10000, "num_vis": 3072}),
         **{
@@ -184,7 +184,7 @@ def _pickled(entry: dict[str, Any]) -> bytes:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each colour (3,), in bytes; exact, from counts of the 256 values."""
+    """Mean and standard deviation of each colour channel (3,), of values 0 to 255, from exact counts."""
     counts = np.stack([np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)])
     values = np.arange(256)
     mean = (counts * values).sum(axis=1) / counts.sum(axis=1)
@@ -193,9 +193,9 @@ def channel_statistics(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Batches:
-    """A split that stays whole on the device, served as (normalised images (B, 3, 32, 32), labels (B,)).
+    """A split kept on the device, served as (normalised images (B, 3, 32, 32), labels (B,)).
 
-    `statistics` are the training set's, for both splits. The last batch of a pass is as small as need be.
+    `statistics` are the training set's, for both splits. The last batch of a pass may be smaller.
     """
 
     def __init__(
@@ -210,15 +210,15 @@ class Batches:
         return len(self.labels)
 
     def in_order(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images once, in the files' order, as they are."""
+        """All images once, in file order, not augmented."""
         for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
             yield self._normalised(images), labels
 
     def shuffled(self, seed: int, augmentation: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images once, in an order and with an augmentation drawn from `seed`, on every device the same.
+        """All images once, in an order and with an augmentation drawn from `seed`, the same on every device.
 
-        Augmentations: "none"; "crop_flip" pads by four black pixels, cuts 32x32 out anywhere and mirrors every second
-        image, as the CIFAR recipes do (He et al. 2015, Sec. 4.2).
+        Augmentations: "none"; "crop_flip" pads by four black pixels, crops 32x32 at random and mirrors each image with
+        probability 1/2, as the CIFAR recipes do (He et al. 2015, Sec. 4.2).
         """
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
@@ -238,12 +238,12 @@ class Batches:
             yield self._normalised(cut), self.labels[chosen]
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 32, 32, 3) bytes -> (B, 3, 32, 32) floats of mean 0 and standard deviation 1."""
+        """(B, 32, 32, 3) bytes -> (B, 3, 32, 32) floats, standardised by `statistics`."""
         return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
 
 
 def served(data: DataSet, batch_size: int, device: torch.device) -> tuple[Batches, Batches]:
-    """The training and the test split on the device. A GPU is filled by larger test batches than training ones."""
+    """The training and the test split on the device. On a GPU, test batches hold at least 2,000 images."""
     statistics = channel_statistics(data.train.images)
     test_batch = max(batch_size, 2000) if device.type == "cuda" else batch_size
     return Batches(data.train, statistics, batch_size, device), Batches(data.test, statistics, test_batch, device)

@@ -1,4 +1,4 @@
-"""What the results are worth: what was run, on what, by what, and what is lacking."""
+"""What the results are worth: what was run, on which data and machine, and what is missing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ HELD_OUT = (
 
 
 def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
-    """Data, scale, what is unlike the study, number of runs, software and device: for titles and captions."""
+    """Data, scale, departures from the study, number of runs, software and device: for titles and captions."""
     unlike = "".join(f", {each}" for each in departures(study["recipe"]))
     return (
         f"{data_name(runs[0].facts.dataset)} ({_images(study, runs)}), preset {study['preset']}, "
@@ -29,7 +29,7 @@ def in_a_line(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
 
 
 def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | None) -> dict[str, str]:
-    """The same and more, by name. The commit is the code's; None where it is not known."""
+    """The same and more, by name. `commit` is the code's, or None if unknown."""
     dataset = runs[0].facts.dataset
     images = f"{study['train_images']:,} training and {study['test_images']:,} {split_of(dataset)} images"
     seeds = sorted({run.facts.seed for run in runs})
@@ -49,7 +49,7 @@ def in_full(study: dict[str, Any], runs: Sequence[RunMetrics], commit: Commit | 
 
 
 def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
-    """What a reader must know before looking at a number, a sentence each."""
+    """What a reader must know before looking at any number."""
     told = []
     dataset = runs[0].facts.dataset
     if split_of(dataset) == "validation":
@@ -65,21 +65,21 @@ def warnings(study: dict[str, Any], runs: Sequence[RunMetrics]) -> list[str]:
 
 
 def counted_runs(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
-    """How many of the study's runs are finished, and how many under way."""
+    """How many of the study's runs are finished, and how many are in progress."""
     finished = sum(run.finished for run in runs)
     under_way = f", {len(runs) - finished} under way" * (finished < len(runs))
     return f"{finished} of {counted(len(study['runs']), 'run')}{under_way}"
 
 
 def _images(study: dict[str, Any], runs: Sequence[RunMetrics]) -> str:
-    """How many images there were to train on, and to measure by where these are not the whole test set."""
+    """The number of training images, and of evaluation images unless they are the whole test set."""
     split, count = split_of(runs[0].facts.dataset), study["test_images"]
     told = "" if (split, count) == ("test", TEST_IMAGES) else f", {count:,} {split} images"
     return f"{study['train_images']:,} training images{told}"
 
 
 def _seeds(runs: Sequence[RunMetrics]) -> str:
-    """How many finished runs an arm has; of arms that have not as many, the fewest and the most."""
+    """How many runs the arms have finished: the fewest, not counting none, and the most if they differ."""
     counts = {len(arm.finished) for arm in arms_of(runs)} - {0} or {0}
     fewest = f"{min(counts)} to " * (len(counts) > 1)
     return fewest + counted(max(counts), "seed")

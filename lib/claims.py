@@ -33,18 +33,18 @@ COMPARED = (
     "data cannot say."
 )
 
-LEVELS = (0.70, 0.75, 0.80)  # fixed before the study: one chosen from its curves would favour an arm
+LEVELS = (0.70, 0.75, 0.80)  # fixed in advance: levels chosen from the curves could favour an arm
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A number of a run that a claim comes down to."""
+    """A number per run that quantifies a claim."""
 
     claim: str
     title: str
     of_accuracies: Callable[[Sequence[float]], float | None]
     higher_is_better: bool = False
-    of_epochs: bool = False  # counts them; else it is a fraction of 1, as accuracies are
+    of_epochs: bool = False  # counted in epochs; else a fraction of 1, like accuracies
 
     @property
     def decimals(self) -> int:
@@ -69,7 +69,7 @@ MEASURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A measure of a network in one ordering."""
+    """One measure of one arm."""
 
     measure: Measure
     network: str
@@ -84,18 +84,18 @@ class Row:
 
     @property
     def text(self) -> str:
-        """Mean ± standard deviation, or the median and how many reached it where some run did not."""
+        """Mean ± standard deviation; if some run did not reach the level, the median and how many did."""
         if self.sample.censored:
             return cells.median_and_reached(self.sample, self.measure.decimals, self.epochs)
         return cells.mean_and_sd(self.sample, self.measure.decimals)
 
 
 def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
-    """A row per measure and arm: measure by measure, arms in the order in which the runs first name them.
+    """A row per measure and arm: measure by measure, arms in order of first appearance among the runs.
 
-    Holm's correction is over all comparisons of a claim: whichever measure, network and ordering one would quote in its
-    support is one of them. `planned` is how many orderings the study is to compare with a baseline, whether or not
-    their runs are there yet. Raises BadInput where a seed stands twice.
+    Holm's correction covers all comparisons of a claim: whichever measure, network and ordering might be quoted in its
+    support is one of them. `planned` is how many arms the study will compare with a baseline, whether or not their runs
+    exist yet. Raises BadInput where a seed occurs twice.
     """
     arms = arms_of(runs)
     claims = {claim: [each for each in MEASURES if each.claim == claim] for claim in (m.claim for m in MEASURES)}
@@ -113,7 +113,7 @@ def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
 
 
 def frame(table: Sequence[Row]) -> pd.DataFrame:
-    """The whole table as texts, a line per measure and arm, empty where there is nothing to say."""
+    """The whole table as text, a row per measure and arm, empty where there is nothing to say."""
     heads = ["Claim", "Measure", *NAMES, "Mean ± sd", "n", *cells.COMPARISON]
     return pd.DataFrame(
         [
@@ -129,18 +129,18 @@ def frame(table: Sequence[Row]) -> pd.DataFrame:
 
 
 def overview(table: Sequence[Row]) -> pd.DataFrame:
-    """The measures side by side as texts, a line per arm."""
+    """The measures side by side as text, a row per arm."""
     lines = []
     for kind in dict.fromkeys((row.network, row.ordering) for row in table):
         rows_of = [row for row in table if (row.network, row.ordering) == kind]
         first = rows_of[0]
-        runs = max(row.sample.n for row in rows_of)  # a run of one epoch has no curve, but is one
+        runs = max(row.sample.n for row in rows_of)  # a run of one epoch has no curve, but counts
         lines.append([first.model, str(first.depth), first.layers, str(runs), *(row.text for row in rows_of)])
     return pd.DataFrame(lines, columns=[*NAMES, "n", *(measure.title for measure in MEASURES)])
 
 
 def to_markdown(table: Sequence[Row], caption: str) -> str:
-    """The measures under their caption, how to read them, and each one's comparisons where there are two seeds."""
+    """The overview under its caption, how to read it, and each measure's comparisons if there are two seeds."""
     parts = [f"{caption}\n", markdown.table(overview(table), NAMES[:2]), f"{reading(table)}\n"]
     if several([row.to_baseline for row in table]):
         parts += [_comparisons([row for row in table if row.measure is measure]) for measure in MEASURES]
@@ -148,7 +148,7 @@ def to_markdown(table: Sequence[Row], caption: str) -> str:
 
 
 def reading(table: Sequence[Row]) -> str:
-    """What the numbers are and what they can tell, in two paragraphs."""
+    """What the numbers are and what they can show, in two paragraphs."""
     measured = MEASURED.format(split=split_of(table[0].dataset))
     return f"{measured}\n\n{COMPARED if several([row.to_baseline for row in table]) else ONE_SEED}"
 
@@ -166,7 +166,7 @@ def _comparisons(table: Sequence[Row]) -> str:
 
 
 def to_csv(table: Sequence[Row]) -> str:
-    """The whole table as CSV, a number to a field; what is not there is an empty field."""
+    """The whole table as CSV, one number per field; missing values are empty fields."""
     heads = ["Claim", "Measure", *NAMES, "Mean", "Standard deviation", "Median", "Reached", "n", *cells.NUMBERS]
     fields = [
         [

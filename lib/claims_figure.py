@@ -14,7 +14,7 @@ from lib.claims import MEASURES, Row
 from lib.paper import ordering_name
 
 HOLLOW = "above the last epoch: never got there"
-WIDTH = 0.8  # that a network's marks take; networks stand 1 apart
+WIDTH = 0.8  # of a network's marks; networks are 1 apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Style:
 
     colour: str
     marker: str
-    offset: float  # from its network's place
-    width: float  # that its marks take
+    offset: float  # from its network's tick
+    width: float  # of its marks
 
 
 def draw(table: Sequence[Row], title: str) -> Figure:
-    """The figure of `claims.rows`. A hollow mark above the dashed line is a run that did not get there by its end."""
+    """The figure of `claims.rows`. A hollow mark above the dashed line is a run that never reached the level."""
     styles = _styles(list(dict.fromkeys(row.ordering for row in table)))
     figure = drawing.figure(9.0, 9.0, f"{title}\nmarks: runs; bars: mean and one standard deviation each way")
     *panels, corner = figure.subplots(3, 2).flatten()

@@ -1,7 +1,7 @@
-"""A Ray cluster as the fleet sees it: slots that take tasks, and what comes back from them. Ray is imported here alone.
+"""A Ray cluster as the fleet sees it: slots that take tasks, and the news that tasks send. Only this imports Ray.
 
-Ray does what an engine can: it places tasks (waiting ones too, and on nodes that join later), carries code and bytes
-without a shared disk, gives each task its own GPU, and notices what has died.
+Ray does what an engine can: it places tasks (queued ones too, and on nodes that join later), ships code and data
+without a shared disk, gives each GPU task its own GPU, and detects what has died.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from typing import Any
 
 for setting, value in {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_NUM_REDIS_GET_RETRIES": "1",  # half a minute for something that answers and is no Ray, not ten
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # half a minute, not ten, for a server that is not Ray
 }.items():
     os.environ.setdefault(setting, value)
 
-import ray  # noqa: E402  # it reads these when it is imported
+import ray  # noqa: E402  # reads these on import
 from ray import exceptions  # noqa: E402
 
 from lib.errors import BadInput, Stopped, TryAgain  # noqa: E402
@@ -32,7 +32,7 @@ ADDRESS = re.compile(r"(ray://)?(?P<host>\[[0-9a-fA-F:]+\]|[\w.-]+):(?P<port>\d{
 
 
 class Lost:
-    """A task's process or its node has died, or could not do what was asked."""
+    """A task's process or node has died, or the task raised an error."""
 
     def __init__(self, error: Exception) -> None:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -40,7 +40,7 @@ class Lost:
 
 
 class RemoteWorker:
-    """A Worker in a process of Ray's. The data set comes in a list, so that Ray does not fetch it unasked."""
+    """A Worker in a Ray process. The data set's reference is in a list, so that Ray does not fetch it early."""
 
     def __init__(self, orders: Sequence[Order], data: Mapping[str, str], contents: list[Any]) -> None:
         self.worker = Worker(orders, data, lambda: ray.get(contents[0]))
@@ -57,9 +57,9 @@ class RemoteWorker:
 
 
 class Cluster:
-    """A connection to a cluster at an address, or to one of this machine's own that ends with it.
+    """A connection to the cluster at `address`, or to one started here that ends with it.
 
-    `code` is a folder that travels to every node, `data` the data set's files by path, with their SHA-256s.
+    `code` is a folder shipped to every node, `data` the data set's files by path, `digests` their SHA-256s.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Cluster:
         self.digests = digests
         with reached():
             self.data = [ray.put(dict(data))]
-        self.pending: dict[Any, Any] = {}  # what is to come, and the task it comes from
+        self.pending: dict[Any, Any] = {}  # awaited results, and the task each is from
 
     @property
     def gpus(self) -> int:
@@ -77,7 +77,7 @@ class Cluster:
             return int(ray.cluster_resources().get("GPU", 0))
 
     def start(self, orders: Sequence[Order], gpu: bool, avoid: Collection[str]) -> Any:
-        """A task, which begins when there is a free GPU for it, or a CPU: if it can, not on the nodes to avoid."""
+        """A task, which begins once a GPU, or a CPU, is free: if possible, not on the nodes to avoid."""
         options: dict[str, Any] = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1, "num_gpus": 0}
         actor: Any = ray.remote(RemoteWorker)
         with reached():
@@ -88,11 +88,11 @@ class Cluster:
         return task
 
     def _nodes(self, kind: str) -> set[str]:
-        """The living nodes that have a CPU or a GPU for tasks, by Ray's names for them."""
+        """The live nodes that have a CPU or a GPU for tasks, by Ray's ids."""
         return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(kind)}
 
     def train(self, task: Any, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
-        """Let a task that has begun train, from the checkpoints there are."""
+        """Let a task that has begun train, from these checkpoints."""
         with reached():
             self.pending[task.train.remote(checkpoints)] = task
 
@@ -102,7 +102,7 @@ class Cluster:
             self.pending[task.news.remote()] = task
 
     def news(self, seconds: float) -> Iterator[tuple[Any, News | Lost]]:
-        """What has come within so many seconds, from which tasks. Raises TryAgain where the cluster is gone."""
+        """News that arrives within `seconds`, with the task it is from. Raises TryAgain if the cluster is lost."""
         if not self.pending:
             return
         with reached():
@@ -120,7 +120,7 @@ class Cluster:
             return Lost(error)
 
     def end(self, task: Any) -> None:
-        """Take a task's slot back, whatever it does."""
+        """Kill a task, and free its slot."""
         for reference in [each for each, of in self.pending.items() if of is task]:
             del self.pending[reference]
         with contextlib.suppress(exceptions.RayError, OSError):
@@ -134,7 +134,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def reached() -> Iterator[None]:
-    """Turn a cluster that cannot be reached any more into TryAgain."""
+    """Raise TryAgain if the cluster can no longer be reached."""
     try:
         yield
     except (OSError, exceptions.RayError) as error:
@@ -145,7 +145,7 @@ def reached() -> Iterator[None]:
 
 
 def connect(address: str, slots: int, code: Path) -> None:
-    """Connect to a cluster, or start one here with so many CPU slots. Raises BadInput in one line."""
+    """Connect to a cluster, or start one here with `slots` CPU slots. Raises BadInput in one line."""
     options: dict[str, Any] = {
         "runtime_env": {"working_dir": str(code)},
         "log_to_driver": False,
@@ -158,7 +158,7 @@ def connect(address: str, slots: int, code: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **options)
-    except SystemExit:  # Ray takes SIGTERM for itself
+    except SystemExit:  # Ray handles SIGTERM itself
         raise Stopped("stopped by SIGTERM while the cluster was being reached", signal.SIGTERM) from None
     except Exception as error:  # of many classes; its message says which
         raise BadInput(f"--address {address}: {said_in_a_line(str(error), address)}") from None
@@ -167,7 +167,7 @@ def connect(address: str, slots: int, code: Path) -> None:
 
 
 def said_in_a_line(text: str, address: str) -> str:
-    """What is wrong where Ray cannot connect to an address, and the cure."""
+    """Why Ray cannot connect to an address, and how to fix it."""
     text = " ".join(text.split())[:400]
     if "AF_UNIX" in text:
         return f"the folder for Ray's sockets has too long a name ({text}): set RAY_TMPDIR to a short one, as /tmp"
@@ -186,13 +186,13 @@ def said_in_a_line(text: str, address: str) -> str:
 
 
 def require_answer(address: str) -> None:
-    """Raise BadInput unless something listens at host:port: Ray itself would try for minutes."""
+    """Raise BadInput unless something listens at host:port: Ray itself would retry for minutes."""
     parts = ADDRESS.fullmatch(address)
     if parts is None or int(parts["port"]) > 65535:
         raise BadInput(f"--address {address}: wanted are host:port, ray://host:port or auto")
     try:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=5).close()
-    except (OSError, UnicodeError) as error:  # the latter of a name that can be none
+    except (OSError, UnicodeError) as error:  # the latter if the host name is invalid
         cure = "is the head node up (`ray start --head` there), and is the port open (6379, for ray:// 10001)?"
         raise BadInput(
             f"--address {address}: nothing answers ({getattr(error, 'strerror', None) or error}): {cure}"

@@ -1,4 +1,4 @@
-"""The last commit that changed given files: where what was made from them comes from."""
+"""The last commit that changed given files: the provenance of what was made from them."""
 
 import dataclasses
 import subprocess
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Commit:
-    """A commit, and what of the files is not in it."""
+    """A commit, and the files with uncommitted changes."""
 
     sha: str  # the first ten digits
     date: str  # the committer's, as 2021-07-03
-    changed: tuple[str, ...]  # files that differ from the last commit's, or are in none
+    changed: tuple[str, ...]  # files that differ from HEAD's, or are untracked
 
     def __str__(self) -> str:
         more = len(self.changed) - 2
@@ -20,11 +20,11 @@ class Commit:
 
 
 def last_commit(paths: Sequence[str]) -> Commit | None:
-    """The last commit that changed any of the files or folders, which are relative to the working directory.
+    """The last commit that changed any of the files or folders, given relative to the working directory.
 
-    It depends on their history and content alone: a commit that leaves them as they are changes nothing here.
-    None where that cannot be known: no git, no repository, no such commit yet, or a shallow clone, whose history
-    begins with a commit that seems to have changed everything.
+    It depends on their history and content alone: a commit that does not touch them changes nothing here.
+    None where it cannot be known: no git, no repository, no such commit yet, or a shallow clone, whose first commit
+    appears to have changed everything.
     """
     shallow = _git("rev-parse", "--is-shallow-repository")
     told = _git("-c", "log.showSignature=false", "log", "-1", "--format=%H %cs", "--", *paths)
@@ -36,7 +36,7 @@ def last_commit(paths: Sequence[str]) -> Commit | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git answers, or None if it cannot; it takes no locks, since others may work in this repository."""
+    """What git answers, or None if it fails; takes no optional locks, since others may use this repository."""
     command = ["git", "--no-optional-locks", *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)

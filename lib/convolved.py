@@ -1,8 +1,7 @@
 """3x3 convolutions of few channels in bfloat16, forward and backward: where cuDNN leaves most of a GPU idle.
 
-Each is three products of matrices, one for each row of the kernel, summed in float32: three pixels side by side are 3 C
-values in a row of memory. The gradient of the weights is summed over pixels in parts, then over the parts in a fixed
-order.
+Each is three matrix products, one per kernel row, accumulated in float32: three adjacent pixels are 3 C contiguous
+values in memory. The weight gradient is summed over pixels in parts, then over the parts in a fixed order.
 """
 
 from typing import Any, TypeGuard
@@ -12,17 +11,17 @@ import triton
 import triton.language as tl
 from torch import nn
 
-# By channels: pixels of a program and its warps, for maps; pixels at a time, parts and warps, for weights.
-# The quickest of those tried on an H200, beside three others that did the same.
+# By channels. MAPS: pixels per program, warps. WEIGHTS: pixels per iteration, parts, warps.
+# The fastest of those tried on an H200, beside three other processes doing the same.
 MAPS = {16: (256, 4), 32: (128, 4), 64: (64, 4)}
 WEIGHTS = {16: (128, 128, 4), 32: (64, 64, 4), 64: (64, 16, 8)}
 
 
 @triton.jit
 def _neighbours(maps, pixel, last, ROW, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr):
-    """Of each pixel the three (rows, 3 C) in the row above (-1), its own (0) or below (1), as they lie in memory.
+    """Each pixel's three neighbours (rows, 3 C) in the row above (-1), its own (0) or below (1), in memory order.
 
-    Zero outside the image and from `last` on; a fourth, since tensors here have powers of two for sizes, is zero too.
+    Zero outside the image and from `last` on; so is a fourth, there because Triton's sizes are powers of two.
     """
     column = tl.arange(0, 4 * C)[None, :]
     h, w = (pixel // W % H + ROW)[:, None], (pixel % W)[:, None] + column // C - 1
@@ -34,7 +33,7 @@ def _neighbours(maps, pixel, last, ROW, H: tl.constexpr, W: tl.constexpr, C: tl.
 def _maps(
     x, weights, y, pixels, H: tl.constexpr, W: tl.constexpr, BACK: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr
 ):
-    """y (pixels, C): the convolution of x, or with BACK its transpose, which takes a gradient back."""
+    """y (pixels, C): the convolution of x, or with BACK its transpose, which propagates a gradient."""
     pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column, channel = tl.arange(0, 4 * C)[:, None], tl.arange(0, C)[None, :]
     total = tl.zeros((ROWS, C), tl.float32)
@@ -51,7 +50,7 @@ def _maps(
 
 @triton.jit
 def _weight_parts(x, dy, parts, pixels, chunk, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr):
-    """parts (programs, C, 3, 3 C): the gradient of a row of the kernel, of a share of the pixels."""
+    """parts (programs, C, 3, 3 C): the gradient of one kernel row, over a share of the pixels."""
     row = tl.program_id(1)
     first = tl.program_id(0) * chunk
     last = tl.minimum(first + chunk, pixels)
@@ -100,7 +99,7 @@ def _weights_gradient(x: torch.Tensor, dy: torch.Tensor, weights: torch.Tensor) 
     n, c, h, w = x.shape
     rows, count, warps = WEIGHTS[c]
     parts = x.new_empty(count, 9 * c * c, dtype=torch.float32)
-    chunk = triton.cdiv(n * h * w, count)  # some of few pixels may be left without any: their part is zero
+    chunk = triton.cdiv(n * h * w, count)  # with few pixels some parts get none: they are zero
     _weight_parts[(count, 3)](x, dy, parts, n * h * w, chunk, h, w, c, rows, num_warps=warps)
     dweights = torch.empty_like(weights)
     _weight_sums[(9 * c * c // 64,)](parts, dweights, 9 * c * c, count, 64)
@@ -108,7 +107,7 @@ def _weights_gradient(x: torch.Tensor, dy: torch.Tensor, weights: torch.Tensor) 
 
 
 def can(layer: nn.Module, x: torch.Tensor) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is such a convolution, and these its maps."""
+    """Whether convolved() can be used for this layer and maps."""
     return (
         isinstance(layer, nn.Conv2d)
         and x.dtype == layer.weight.dtype == torch.bfloat16
@@ -122,12 +121,12 @@ def can(layer: nn.Module, x: torch.Tensor) -> TypeGuard[nn.Conv2d]:
 def convolved(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The convolution of maps (N, C, H, W) with weights (C, C, 3, 3), padded by 1, stride 1.
 
-    All are taken, and given, channels-last. C is 16, 32 or 64; x and weights are of one type, bfloat16 or float16.
+    All are made, and returned, channels-last. C is 16, 32 or 64; x and weights share a type, bfloat16 or float16.
     """
     return Convolved.apply(*(each.contiguous(memory_format=torch.channels_last) for each in (x, weights)))
 
 
 def trial(device: torch.device) -> None:
-    """Raise whatever Triton raises where it does not work."""
+    """Run the kernels once on tiny maps; raises what Triton raises if it fails."""
     x, weights = (torch.ones(*shape, device=device, dtype=torch.bfloat16) for shape in ((1, 16, 4, 4), (16, 16, 3, 3)))
     convolved(x, weights.requires_grad_()).sum().backward()

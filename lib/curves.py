@@ -12,9 +12,9 @@ from lib.table1 import Row
 
 
 def figure4(runs: Sequence[RunMetrics], table: Sequence[Row], accuracy_from: float) -> dict[str, Any]:
-    """The panels, orderings and seeds, in the order in which the runs first name them, as JSON takes them.
+    """The panels, orderings and seeds, in order of first appearance among the runs, as JSON values.
 
-    Accuracies are fractions of 1, of the `split`. `accuracy_from` is the lower end of their axis; the table has the
+    Accuracies are fractions of 1, on the `split`. `accuracy_from` is the lower end of their axis; `table` has the
     paper's values.
     """
     orderings = orderings_of(runs)
@@ -45,7 +45,7 @@ def figure4(runs: Sequence[RunMetrics], table: Sequence[Row], accuracy_from: flo
 
 
 def _curve(panel: Panel, ordering: str) -> dict[str, Any]:
-    """A network in one ordering: by epoch the `mean` and `sd` (None of one run) over seeds, and every run."""
+    """A network in one ordering: `mean` and `sd` over seeds by epoch (sd None for one run), and every run."""
     runs = [run for run in panel.runs if run.facts.ordering == ordering]
     histories = [[record.test_accuracy for record in run.history] for run in comparable(runs)]
     by_epoch = [Sample(values) for values in zip(*histories, strict=True)]
@@ -60,5 +60,5 @@ def _curve(panel: Panel, ordering: str) -> dict[str, Any]:
 
 
 def _short(value: float | None) -> float | None:
-    """Without digits that nobody will see, which would be most of the page's data."""
+    """Rounded: digits that nobody sees would be most of the page's data."""
     return None if value is None else round(value, 6)

@@ -11,22 +11,22 @@ from lib import limits
 from lib.errors import BadInput
 from lib.words import counted
 
-OF_BFLOAT16 = ("bf16", "ne_convert")  # in the names of a CPU's instructions
+OF_BFLOAT16 = ("bf16", "ne_convert")  # in the names of CPU capabilities
 
 
 @dataclasses.dataclass(frozen=True)
 class Circumstances:
-    """Where epochs were trained. Results are bit-identical within one of these, and only there."""
+    """Where epochs were trained. Only equal circumstances promise bit-identical results."""
 
     torch: str
     device: str  # "cpu", or the GPU's name
-    instructions: str | None = None  # of a CPU: what it computes by, as "AVX512 avx512_bf16"
-    threads: int | None = None  # of a CPU: among how many sums are split
+    instructions: str | None = None  # of a CPU: the instructions in use, as "AVX512 avx512_bf16"
+    threads: int | None = None  # of a CPU: sums are split among them
     layers: str | None = None  # of a GPU: "fused" or "one by one"
 
     @property
     def place(self) -> str:
-        """The device, and whether it trained by PyTorch's kernels where there are others: as metrics name it."""
+        """The device, as metrics name it; on a GPU it says so if layers were not fused."""
         return f"{self.device}, layers one by one" if self.layers == "one by one" else self.device
 
     def __str__(self) -> str:
@@ -36,17 +36,17 @@ class Circumstances:
 
 
 def circumstances(device: torch.device, *, fused: bool = False) -> Circumstances:
-    """Those of this process on that device, and whether layers are fused there."""
-    version = str(torch.__version__)  # it is of a class of its own, which a checkpoint could not hold
+    """This process's circumstances on `device`, and whether layers are fused there."""
+    version = str(torch.__version__)  # a TorchVersion, which a checkpoint could not hold
     if device.type == "cpu":
         return Circumstances(version, "cpu", instructions(), torch.get_num_threads())
     return Circumstances(version, torch.cuda.get_device_name(device), layers="fused" if fused else "one by one")
 
 
 def instructions() -> str:
-    """The widest vector instructions that PyTorch uses here, and what this CPU has for bfloat16.
+    """The widest vector instructions that PyTorch uses here, and the CPU's bfloat16 instructions.
 
-    With these oneDNN rounds otherwise, and of two CPUs with AVX-512 one may have them.
+    oneDNN rounds differently with the latter, which only some CPUs with AVX-512 have.
     """
     there = sorted(name for name, has in torch.cpu.get_capabilities().items() if has)
     of_bfloat16 = [name for name in there if any(part in name for part in OF_BFLOAT16)]
@@ -54,20 +54,20 @@ def instructions() -> str:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device for "auto" (a GPU if there is one), "cpu" or "cuda". Raises BadInput if it is not there."""
+    """The device for "auto" (a GPU if there is one), "cpu" or "cuda". Raises BadInput for "cuda" without a GPU."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise BadInput("device: cuda asked for, but PyTorch sees no GPU here: set `device: auto` or cpu in params.yaml")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def cores() -> int:
-    """How many of the machine's cores this process may use: a scheduler or a container may give it a few of many."""
+    """How many of the machine's cores this process may use: a scheduler or container may grant it only a few."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return math.ceil(min(allowed, limits.cpus()))
 
 
 def threads_for(last: Circumstances | None) -> int:
-    """How many threads a run takes on a CPU: as many as where it was trained last, if there are that many cores.
+    """How many threads a run uses on a CPU: as many as when last trained, if there are that many cores.
 
     With another number its sums would be split, and rounded, differently.
     """
@@ -76,9 +76,9 @@ def threads_for(last: Circumstances | None) -> int:
 
 
 def make_deterministic() -> None:
-    """Refuse algorithms whose result depends on timing, and convolutions picked by a stopwatch."""
+    """Refuse nondeterministic algorithms, and convolutions chosen by benchmarking."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # precision: float32 means float32; a GPU would round to 10 bits
+    torch.backends.cudnn.allow_tf32 = False  # precision: float32 means float32; TF32 rounds to 10 bits

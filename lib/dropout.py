@@ -1,8 +1,8 @@
-"""Dropout (Srivastava et al. 2014), the same on every device and quick on a CPU.
+"""Dropout (Srivastava et al. 2014): one distribution on every device, and fast on a CPU.
 
-PyTorch's CPU dropout draws a random number for every value, one after the other: with p = 0.05 beside every layer of a
-deep net, a third of a training step or more. Which values are dropped is a Bernoulli process, so the gaps between them
-are geometric: drawing the gaps instead takes p times as many numbers, and changes nothing else.
+PyTorch's CPU dropout draws a random number per value, one after the other: with p = 0.05 beside every layer of a deep
+net, a third of a training step or more. Which values are dropped is a Bernoulli process, so the gaps between them are
+geometric: drawing the gaps instead takes p times as many numbers, with the same distribution.
 """
 
 import math
@@ -29,22 +29,22 @@ class Dropout(nn.Dropout):
         return super().forward(maps)
 
     def by_gaps(self, maps: torch.Tensor) -> bool:
-        """Whether values are to be dropped here, and by gaps: a GPU draws a number per value faster."""
+        """Whether to drop values here by drawing gaps: on a GPU, a number per value is faster."""
         return self.training and self.p > 0 and maps.device.type == "cpu"
 
 
 def zeroed(maps: torch.Tensor, p: float) -> torch.Tensor:
-    """`maps` (N, C, H, W), in place, with each value zeroed with probability 0 < p < 1, independently; not scaled."""
+    """`maps` (N, C, H, W), in place if channels-last, each value zeroed independently with probability p; unscaled."""
     maps = maps.contiguous(memory_format=torch.channels_last)
     return ZeroAt.apply(maps, dropped_positions(maps.numel(), p))
 
 
 def dropped_positions(count: int, p: float) -> torch.Tensor:
-    """Where a Bernoulli process of probability 0 < p < 1 strikes among so many values: int64, rising.
+    """Where a Bernoulli process of probability 0 < p < 1 strikes among `count` values: int64, ascending.
 
-    The gap before each strike is geometric: P(gap = k) = p (1-p)^k, as floor(ln(u) / ln(1-p)) is for uniform u in
-    (0, 1) (Devroye 1986, Sec. X.2). Drawn from PyTorch's global generator, with 32 bits to a gap: the probability of
-    each length is right to 2^-32.
+    The gap before each strike is geometric: P(gap = k) = p (1-p)^k, like floor(ln(u) / ln(1-p)) for uniform u in (0, 1)
+    (Devroye 1986, Sec. X.2). Drawn from PyTorch's global generator, with 32 bits per gap: the probability of each
+    length is accurate to 2^-32.
     """
     positions = _strikes(count, p)
     while positions[-1] < count - 1:  # the process may strike again before the end
@@ -54,16 +54,16 @@ def dropped_positions(count: int, p: float) -> torch.Tensor:
 
 
 def _strikes(count: int, p: float) -> torch.Tensor:
-    """The first strikes from 0 on, at least eight and so many that they nearly always reach `count`."""
+    """The first strikes from 0 on: at least eight, and enough to nearly always reach `count`."""
     expected = count * p
     gaps = _uniform(int(expected + 6 * math.sqrt(expected) + 8)).log_().mul_(1 / math.log1p(-p)).clamp_(max=count)
     return gaps.to(torch.int64).add_(1).cumsum_(0).sub_(1)
 
 
 def _uniform(at_least: int) -> torch.Tensor:
-    """So many numbers, or one more, float64, evenly among the midpoints of the 2^32 equal parts of (0, 1).
+    """`at_least` numbers, or one more: float64, uniform over the midpoints of 2^32 equal parts of (0, 1).
 
-    Two are made of 64 random bits: PyTorch's generator takes as long for 64 as for the 53 of torch.rand's one.
+    Two are made of 64 random bits: PyTorch's generator takes as long for 64 as for the 53 of one torch.rand.
     """
     bits = torch.empty((at_least + 1) // 2, dtype=torch.int64).random_(-(2**63), None).view(torch.int32)
     return bits.to(torch.float64).add_(2**31 + 0.5).mul_(2**-32)

@@ -16,13 +16,13 @@ STANDARD_ERROR = 2
 
 
 def run(check: Callable[[], None], *arguments: str) -> None:
-    """Run `dvc <arguments>`. `check` is called meanwhile, and may raise to end it. Raises StageError if DVC fails."""
+    """Run `dvc <arguments>`. `check` is called meanwhile and may raise to end it. Raises StageError if DVC fails."""
     process = subprocess.Popen([*DVC, *arguments], stderr=subprocess.PIPE)
     _finish(process, check, arguments)
 
 
 def stale(check: Callable[[], None], group: str) -> list[str]:
-    """The keys ("resnet110-baseline-0") of a matrix stage's stages that do not have their results yet.
+    """The keys ("resnet110-baseline-0") of a matrix stage's stale stages.
 
     Raises StageError if DVC cannot tell.
     """
@@ -37,7 +37,7 @@ def stale(check: Callable[[], None], group: str) -> list[str]:
 
 
 def _finish(process: subprocess.Popen[bytes], check: Callable[[], None], arguments: tuple[str, ...]) -> str:
-    """Wait for its end, with its errors shown; what it wrote to a pipe of ours. Raises StageError if it failed."""
+    """Wait for the process, showing its errors; returns its piped output. Raises StageError if it failed."""
     errors, output = _Reader(process.stderr, STANDARD_ERROR), _Reader(process.stdout)
     try:
         while process.poll() is None:
@@ -55,7 +55,7 @@ def _finish(process: subprocess.Popen[bytes], check: Callable[[], None], argumen
 
 
 class _Reader:
-    """Reads a pipe to its end, and passes on what comes."""
+    """Reads a pipe to its end, copying it to `passed_to`."""
 
     def __init__(self, pipe: IO[bytes] | None, passed_to: int | None = None) -> None:
         self.pipe, self.passed_to = pipe, passed_to
@@ -73,5 +73,5 @@ class _Reader:
                     os.write(self.passed_to, piece)
 
     def text(self) -> str:
-        self.thread.join(1)  # a process that DVC left behind may hold the other end
+        self.thread.join(1)  # a process that DVC left behind may keep the pipe open
         return self.content.decode(errors="replace")

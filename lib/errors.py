@@ -9,43 +9,43 @@ from collections.abc import Iterable, Iterator
 
 
 class StageError(Exception):
-    """The message names the key, file or process, what is wrong, and the cure: in one line, whatever it quotes."""
+    """The message names the key, file or process, what is wrong and the fix, in one line whatever it quotes."""
 
     status = 1  # the process's exit status, unless another is given
 
     def __init__(self, message: str, status: int | None = None) -> None:
-        # A key or a name from a damaged file may hold line breaks, or what a terminal would obey.
+        # A key or a name from a damaged file may hold line breaks or terminal control characters.
         super().__init__(printable(message))
         if status is not None:
             self.status = status
 
 
 class BadInput(StageError):
-    """Something the user can mend: a parameter, a file, a full disk, too small a machine."""
+    """Something the user can fix: a parameter, a file, a full disk, too small a machine."""
 
     status = 2
 
 
 class TryAgain(StageError):
-    """Nothing to mend: another process has what this one needs, or a device went away. The same command will do."""
+    """Nothing to fix: another process has what this one needs, or a device was lost. Run the command again."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class Stopped(StageError):
-    """A signal ended the work before it was done. The same command goes on from the last whole epoch."""
+    """A signal ended the work early. The same command resumes after the last complete epoch."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message, 128 + signal_number)  # as shells report it
 
 
 def status_of(failures: Iterable[int]) -> int:
-    """The exit status of several failures: that to try again only where none of them is to be mended first."""
+    """The exit status for several failures: TryAgain's only if none of them needs fixing first."""
     return max(set(failures) - {TryAgain.status}, default=TryAgain.status)
 
 
 def ending_of(status: int) -> str:
-    """How a process ended that came to no good, by its exit status as subprocess gives it: below 0 for a signal."""
+    """How a failed process ended, by its exit status as subprocess gives it: negative for a signal."""
     if status >= 0:
         return f"exit status {status}"
     known = -status in set(signal.Signals)
@@ -54,16 +54,16 @@ def ending_of(status: int) -> str:
 
 
 def printable(text: str, kept: str = "") -> str:
-    """A text without what a terminal would obey, but for the characters to be kept."""
+    """The text with unprintable characters escaped, except those in `kept`."""
     return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
 
 
 @contextlib.contextmanager
 def errors_exit(stage: str) -> Iterator[None]:
-    """End the process with one line on standard error and an exit status where the body raises StageError or Ctrl-C.
+    """On StageError or Ctrl-C in the body, end the process with one line on standard error and an exit status.
 
-    And without a word where nobody reads its output any more, as in `... | head`. What the output's encoding lacks, as
-    it may a dash, is printed as a question mark.
+    Exits silently if its output is no longer read, as in `... | head`. Characters that the output's encoding lacks,
+    perhaps a dash, become question marks.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -73,9 +73,9 @@ def errors_exit(stage: str) -> Iterator[None]:
     except StageError as error:
         print(f"{stage}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.status)
-    except KeyboardInterrupt:  # where no Stop listens for it
+    except KeyboardInterrupt:  # where no Stop handles it
         print(f"{stage}: stopped by Ctrl-C", file=sys.stderr, flush=True)
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of it as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
         sys.exit(128 + signal.SIGPIPE)

@@ -1,4 +1,4 @@
-"""What a device's failures mean: memory that ran out, kernels that fail, a GPU that was lost."""
+"""What a device's failures mean: memory that ran out, kernels that failed, a GPU that was lost."""
 
 import contextlib
 import re
@@ -9,7 +9,7 @@ import torch
 from lib.errors import BadInput, TryAgain
 
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
-# What a GPU's own libraries report, and not what PyTorch says of tensors that lie on the wrong device.
+# What a GPU's own libraries report, not PyTorch's errors about tensors on the wrong device.
 DEVICE_LOST = re.compile(
     r"(CUDA|cuDNN|cuBLAS|Frontend) (driver |unknown )?(error|init)|Error \[CUDA\]|cudaGetDeviceCount|CUDA_ERROR|"
     r"(CUDNN|CUBLAS)_STATUS|NVML|No CUDA GPUs"
@@ -18,7 +18,7 @@ DEVICE_LOST = re.compile(
 
 @contextlib.contextmanager
 def failures_explained(batch_size: int) -> Iterator[None]:
-    """Turn memory that ran out into BadInput, and a device that was lost into TryAgain.
+    """Turn out-of-memory and Triton errors into BadInput, and a lost device into TryAgain.
 
     The batch is never made smaller here: that would be another experiment.
     """

@@ -18,15 +18,15 @@ from lib.metrics import RunMetrics
 from lib.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
 
-LINE_OF_LEGEND = 0.65  # inches that an entry takes beside its name, at most
-LETTERS_OF_LEGEND = 12  # of a name, to an inch, at least
+LINE_OF_LEGEND = 0.65  # inches of an entry besides its name, at most
+LETTERS_OF_LEGEND = 12  # of a name per inch, at least
 
 
 def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure:
-    """Figure 4 from the runs' histories; panels and curves in the order in which the runs first name them.
+    """Figure 4 from the runs' histories; panels and curves in order of first appearance among the runs.
 
-    Several seeds are drawn as their mean with a band of one standard deviation each way, and the title says so. Every
-    ordering has its own dashes too: a colour-blind reader, or one of a grey print, can tell them apart.
+    Several seeds are drawn as their mean with a band of one standard deviation each way, and the title says so. Up to
+    seven orderings also differ by their dashes, for colour-blind readers and greyscale prints.
     """
     runs = comparable(runs)
     panels = panels_of(runs)
@@ -46,25 +46,25 @@ def draw(runs: Sequence[RunMetrics], title: str, accuracy_from: float) -> Figure
         first.set_ylim(bottom=accuracy_from)
     handles, labels = first.get_legend_handles_labels()
     if legend := first.get_legend():
-        legend.remove()  # one for all panels, below them
+        legend.remove()  # one for all panels, below
     beside = _side_by_side(labels, figure.get_figwidth())
     figure.legend(handles, labels, loc="outside lower center", ncols=beside, frameon=False)
     return figure
 
 
 def _side_by_side(names: Sequence[str], width: float) -> int:
-    """How many of the legend's entries stand in a line of so many inches: all of them if they fit."""
+    """How many legend entries fit side by side in `width` inches: all of them if possible."""
     inches = [LINE_OF_LEGEND + len(name) / LETTERS_OF_LEGEND for name in names]
     return len(names) if sum(inches) <= width else max(1, int(width / max(inches)))
 
 
 def _heights(line: Line2D) -> np.ndarray:
-    """The accuracies that a line is drawn through; none for one that stands in for a legend's entry."""
+    """The accuracies that a line is drawn through; none for a line that only makes a legend entry."""
     return np.asarray(line.get_ydata())
 
 
 def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
-    """One network's curves; the orderings' names are of all panels, so that each looks the same in every one."""
+    """One network's curves; `names` are the orderings of all panels, so that each looks the same in every one."""
     table = pd.DataFrame(
         {"epoch": record.epoch, "accuracy": record.test_accuracy, "ordering": ordering_name(run.facts.ordering)}
         for run in panel.runs
@@ -87,7 +87,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], legend: bool) -> None:
         ax=axes,
     )
     for line in axes.lines:
-        if _heights(line).size == 1 and line.get_marker() == "None":  # a curve of one epoch would not be seen
+        if _heights(line).size == 1 and line.get_marker() == "None":  # a curve of one epoch would be invisible
             line.set_marker("o")
     axes.set_title(panel.title, parse_math=False)
     axes.set(xlabel="epoch", ylabel=f"{split_of(panel.runs[0].facts.dataset)} accuracy")

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and JSON with one spelling per value."""
+"""Files that exist whole or not at all, and JSON with one encoding per value."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from lib.errors import BadInput
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one.
+    """Replace `path` by `content` atomically: a reader, or a crash, sees the old file or the new one.
 
-    On return the new file is on disk, name and all: it outlives a power cut.
-    Raises BadInput (disk full, no rights): the old file stays, no temporary file is left.
+    On return the new file and its name are on disk: it survives a power cut.
+    Raises BadInput (disk full, no permission): the old file stays, no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder: same file system
     try:
@@ -35,7 +35,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _write_through(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it. Raises OSError."""
+    """Write a file and wait until it is on disk. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         rest = memoryview(content)
@@ -47,7 +47,7 @@ def _write_through(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's names: a rename is only then durable. Raises OSError."""
+    """Sync a folder's entries to disk: only then is a rename durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -57,7 +57,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def failures_named(path: Path) -> Iterator[None]:
-    """Turn an OSError of the body into BadInput that names its file, or the path where it names none."""
+    """Turn an OSError in the body into BadInput that names its file, or `path` if it names none."""
     try:
         yield
     except OSError as error:
@@ -70,7 +70,7 @@ def failures_named(path: Path) -> Iterator[None]:
 def require_writable(*paths: Path) -> None:
     """Raise BadInput unless each file can be written or replaced: better now than after hours of work.
 
-    Sweeps what a killed process left half-written of them: only for the process that alone writes them.
+    Deletes what a killed process left half-written of them: only for the one process that writes them.
     """
     for path in paths:
         if path.is_dir():
@@ -86,22 +86,22 @@ def require_writable(*paths: Path) -> None:
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Raise BadInput unless the disk that holds `folder` has so many bytes free."""
+    """Raise BadInput unless the disk that holds `folder` has `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise BadInput(f"{folder} needs {needed / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left: make room")
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one spelling of `value`: sorted keys, two spaces, never NaN (which is not JSON), a final newline.
+    """The only encoding of `value`: sorted keys, indented by two, with a final newline.
 
-    Raises ValueError for NaN and infinities.
+    Raises ValueError for NaN and infinities, which are not JSON.
     """
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path, cure: str = "`dvc repro` makes it") -> Any:
-    """The value in a JSON file. Raises BadInput that names the file and the cure if it is missing or not JSON."""
+    """The value in a JSON file. Raises BadInput that names the file and the fix if it is missing or not JSON."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The fleet's driver: what becomes of what tasks send, and what is tried again."""
+"""The fleet's driver: handles what tasks send, and decides what to retry."""
 
 import math
 import signal
@@ -11,14 +11,14 @@ from lib.errors import BadInput, StageError, TryAgain, ending_of
 from lib.fleet_plan import Job, Member, jobs_for
 from lib.fleet_worker import Began, Came, Ended, News, Order
 
-DEATHS = 3  # of a run's workers, one after the other without a new epoch in between: then it counts as failed
-PAUSE = 5  # seconds before a task is tried again, times the deaths so far: Ray needs some to see that a node is gone
+DEATHS = 3  # of a run's workers in a row, without a new epoch in between: then the run counts as failed
+PAUSE = 5  # seconds before a retry, times the deaths so far: Ray takes a while to notice that a node is gone
 IDLE = 60  # seconds
 TRIED_AGAIN = {TryAgain.status, 128 + signal.SIGINT, 128 + signal.SIGTERM}  # exit statuses that blame no run
 
 
 class Engine(Protocol):
-    """What the driver needs of a cluster (lib/cluster.py)."""
+    """What the driver needs from a cluster (lib/cluster.py)."""
 
     @property
     def gpus(self) -> int: ...
@@ -30,23 +30,23 @@ class Engine(Protocol):
 
 
 class Display(Protocol):
-    """Where a person sees what happens (lib/fleet_table.py)."""
+    """Shows a user what happens (lib/fleet_table.py)."""
 
     def epoch(self, line: str) -> None: ...
     def say(self, line: str) -> None: ...
 
 
 class Fleet:
-    """Trains members on an engine, and tells a display what happens. `versions` are those of this process."""
+    """Trains members on an engine, and tells a display what happens. `versions` are this process's."""
 
     def __init__(self, members: Sequence[Member], engine: Engine, versions: Mapping[str, str], display: Display):
         self.members, self.engine, self.versions, self.display = members, engine, versions, display
         self.jobs: dict[Any, Job] = {}  # by the engine's task
-        self.later: list[tuple[float, Job]] = []  # to be tried again, from when on
+        self.later: list[tuple[float, Job]] = []  # retries, and when each is due
         self.idle_since = time.monotonic()
 
     def train(self, check: Callable[[], None]) -> None:
-        """Go on until every member is done or has failed. `check` is called often, and may raise to stop all."""
+        """Train until every member is done or has failed. `check` is called often, and may raise to stop everything."""
         for job in jobs_for(self.members, self.engine.gpus):
             self._start(job)
         while self.jobs or self.later:
@@ -57,7 +57,7 @@ class Fleet:
                 self._handle(task, self.jobs[task], news)
 
     def _say_if_nothing_begins(self) -> None:
-        """Say once that tasks wait and none is under way, when that has been so for a while."""
+        """When tasks have waited for IDLE seconds with none under way, say so once."""
         if any(member.node for job in self.jobs.values() for member in job.members):
             self.idle_since = time.monotonic()
         elif time.monotonic() - self.idle_since > IDLE:
@@ -74,7 +74,7 @@ class Fleet:
             time.sleep(0.1)
 
     def _again(self, job: Job) -> None:
-        """Let a job be tried again in a while, longer with each death."""
+        """Schedule a job's retry, later with each death."""
         for member in job.members:
             member.node = ""
         self.later.append((time.monotonic() + PAUSE * max(member.deaths for member in job.members), job))
@@ -112,10 +112,10 @@ class Fleet:
         self.display.epoch(f"{member.name}  epoch {epoch}  test accuracy {accuracy}  on {member.place}")
 
     def _ended(self, task: Any, job: Job, news: Ended) -> None:
-        """A training has said itself that it is through: those of its runs that are not done have failed.
+        """A training process has exited by itself: those of its runs that are not done have failed.
 
-        Each is tried once more, in a task of its own and on another node: another of the task may have ended it, or its
-        node, whose disk or memory is full. Such a node is free again at once, and would fail all that wait.
+        Each is retried once, in its own task and on another node: the cause may be another run of the task, or a node
+        whose disk or memory is full. Such a node is free again at once, and would fail all waiting runs.
         """
         self._close(task)
         for member in job.left:
@@ -129,9 +129,9 @@ class Fleet:
                 self._again(Job((member,), job.gpu))
 
     def _lost(self, task: Any, job: Job, reason: str) -> None:
-        """Something else has ended a training: what is left goes on from its checkpoints, on the next free slot.
+        """Something else has ended a training process: what is left resumes from its checkpoints on a free slot.
 
-        After a second death each of several goes on alone: one may be what ends them all.
+        After a second death the runs are retried separately: one of them may be what kills them all.
         """
         self._close(task)
         for member in job.left:
@@ -170,7 +170,7 @@ def reason_of(ended: Ended) -> str:
 
 
 def fault_of(log: str, run: str) -> str | None:
-    """What a training of several runs said of this one, if it failed (lib/turns.py)."""
+    """What a training process of several runs said of this one, if it failed (lib/turns.py)."""
     mark = f"train: {run}: "
     return next((line.removeprefix(mark) for line in log.splitlines() if line.startswith(mark)), None)
 

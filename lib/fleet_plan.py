@@ -1,4 +1,4 @@
-"""The runs of a fleet, each with what is here of it, and which of them share a task."""
+"""The runs of a fleet, each with its state here, and which of them share a task."""
 
 import contextlib
 import dataclasses
@@ -12,23 +12,23 @@ from lib.fleet_worker import Came, Order
 from lib.runs import Run
 from lib.turns import AT_ONCE
 
-STATUSES = ("at work", "failed", "waiting", "done")  # what matters most to who looks, first
+STATUSES = ("at work", "failed", "waiting", "done")  # most important to the user first
 
 
 class Member(Run):
-    """A run of the fleet: how far it is, where, and what went wrong. `card_file` is what travels."""
+    """A run of the fleet: how far it is, where, and what went wrong. `card_file` is sent to nodes."""
 
     def __init__(self, card: RunCard, checkpoints: Checkpoints, card_file: bytes) -> None:
         super().__init__(card, checkpoints)
         self.card_file = card_file
         self.node = ""  # where it is being trained
-        self.node_id = ""  # the engine's name for that
+        self.node_id = ""  # the engine's id for that
         self.gpu_unseen = False  # it has a GPU there, which PyTorch does not see
         self.accuracy: float | None = None
         self.fault: StageError | None = None
         self.deaths = 0  # of its workers, since its last epoch
-        self.tried_alone = False  # after it, or another of its task, has failed
-        self.failed_on: set[str] = set()  # nodes that may be to blame, by the engine's names
+        self.tried_alone = False  # after it, or another run of its task, failed
+        self.failed_on: set[str] = set()  # nodes that may be to blame, by the engine's ids
 
     @property
     def name(self) -> str:
@@ -47,14 +47,14 @@ class Member(Run):
 
     @property
     def place(self) -> str:
-        """Where it is being trained, for people."""
+        """Where it is being trained, for users."""
         return self.node + ", whose GPU PyTorch does not see: on its CPU" * self.gpu_unseen
 
     def order(self) -> Order:
         return Order(self.name, self.card_file, self.checkpoints.folder.name, self.card.epochs)
 
     def newest(self) -> tuple[str, bytes] | None:
-        """Its newest sound checkpoint here, as a file's name and content."""
+        """Its newest intact checkpoint here, as file name and content."""
         if snapshot := self.checkpoints.newest(self.card.epochs):
             self.accuracy = snapshot.history[-1].test_accuracy
             path = self.checkpoints.path(snapshot.epoch)
@@ -62,7 +62,7 @@ class Member(Run):
         return None
 
     def keep(self, came: Came) -> str:
-        """Verify a checkpoint that came and keep it, byte for byte, as training does; the device it was trained on.
+        """Verify a received checkpoint and store it, byte for byte, as training does; returns its last device.
 
         Raises Damaged, and BadInput if it cannot be written.
         """
@@ -74,10 +74,10 @@ class Member(Run):
 
 @contextlib.contextmanager
 def held(members: Sequence[Member]) -> Iterator[None]:
-    """Hold the checkpoint folders of all members, so that nothing else trains them meanwhile.
+    """Lock the checkpoint folders of all members, so that nothing else trains them meanwhile.
 
-    One that another process holds has failed, with status 75; the others go on. A damaged checkpoint is set aside now:
-    a run that looks finished would else be trained to its end by the `dvc repro` that is to collect it.
+    A member that another process holds fails, with status 75; the others go on. Damaged checkpoints are set aside now:
+    otherwise the `dvc repro` that should collect a run that looked finished would train it.
     """
     with contextlib.ExitStack() as stack:
         for member in members:
@@ -93,7 +93,7 @@ def held(members: Sequence[Member]) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Runs that one process trains, side by side if they are several."""
+    """Runs that one process trains, side by side if there are several."""
 
     members: tuple[Member, ...]
     gpu: bool
@@ -104,9 +104,9 @@ class Job:
 
 
 def jobs_for(members: Sequence[Member], gpus: int) -> list[Job]:
-    """The work in parts, the longest first, so that none is left to do alone at the end.
+    """The work as jobs, longest runs first, so that none is left to run alone at the end.
 
-    A CPU task is one run. A GPU, which one run cannot fill, gets its share of all, at most AT_ONCE to a task.
+    A CPU job is one run. A GPU, which one run cannot fill, gets its share of all, at most AT_ONCE per job.
     """
     longest_first = sorted((each for each in members if not each.over), key=lambda each: -each.work_left)
     on_gpu = [each for each in longest_first if gpus and each.card.device != "cpu"]

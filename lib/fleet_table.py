@@ -1,4 +1,4 @@
-"""The fleet on a screen: a line for each epoch of any run, and on a terminal one table of all runs."""
+"""The fleet on a screen: on a terminal a table of all runs, elsewhere a line per epoch of any run."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class FleetTable:
-    """Shows members while the body of a `with` works on them."""
+    """Shows the members' progress during a `with` block."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members, self.pace = members, Pace(members)
@@ -35,19 +35,19 @@ class FleetTable:
             self.live.stop()
 
     def epoch(self, line: str) -> None:
-        """A run is an epoch further: a table shows that itself."""
+        """Report an epoch's end: a table shows it itself."""
         if not self.live.is_started:
             print(f"{line}  {self.pace.summary()}", flush=True)
 
     def say(self, line: str) -> None:
-        """Something else has happened, which no table shows."""
+        """Report something that no table shows."""
         if self.live.is_started:
             self.console.print(line, markup=False)
         else:
             print(f"{line}  {self.pace.summary()}", flush=True)
 
     def look(self) -> None:
-        """Bring the table up to date, not too often."""
+        """Refresh the table, not too often."""
         if self.live.is_started and time.monotonic() - self.looked > SECONDS_BETWEEN_LOOKS:
             self.looked = time.monotonic()
             self.live.update(self.table(), refresh=True)

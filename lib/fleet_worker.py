@@ -1,7 +1,7 @@
-"""What the fleet does on a node: lay out what a task needs, run `stages.train` on it, hand over what it makes.
+"""What the fleet does on a node: lay out what a task needs, run `stages.train` on it, send back what it makes.
 
-All of it lies in a folder of this node's own, so no disk is shared with anybody. Imports neither Ray nor torch: the
-training is a process of its own.
+Everything is in a folder local to the node, so no disk is shared. Imports neither Ray nor torch: training is a separate
+process.
 """
 
 import contextlib
@@ -21,13 +21,13 @@ from lib.errors import BadInput, StageError, TryAgain, printable
 from lib.files import write_whole
 
 CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
-LOG_BYTES = 20_000  # of what a training said, its end
-PATIENCE = 60  # seconds that a training whose worker was killed has to end, or another worker of the same run
+LOG_BYTES = 20_000  # kept of the end of a log
+PATIENCE = 60  # seconds for a killed worker's training, or another worker of the same run, to end
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """A run to be trained: its card's file, its checkpoint folder's name (run and fingerprint), its epochs."""
+    """A run to be trained: its card's content, its checkpoint folder's name (run and fingerprint), its epochs."""
 
     run: str
     card: bytes
@@ -37,7 +37,7 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Began:
-    """A task has a place: the node's name, the versions of what decides results there, and the engine's name for it."""
+    """A task has a place: its node's name, the versions there that decide results, and the engine's id for it."""
 
     node: str
     versions: dict[str, str]
@@ -55,7 +55,7 @@ class Came:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """The training has ended: its exit status (minus a signal's number), and the end of what it said."""
+    """Training has ended: its exit status (negative for a signal), and the end of its log."""
 
     status: int
     log: str
@@ -65,27 +65,26 @@ News = Began | Came | Ended
 
 
 class Worker:
-    """Trains the runs of one task, from begin() on; news() is called again and again until it says Ended.
+    """Trains the runs of one task, starting with begin(); news() is called repeatedly until it returns Ended.
 
-    `data` says which files the data folder has, and their SHA-256s; `fetch` gets their contents from the driver, once
-    for a node.
+    `data` maps the data folder's files to their SHA-256s; `fetch` gets their contents from the driver, once per node.
     """
 
     def __init__(self, orders: Sequence[Order], data: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]):
         self.orders, self.data, self.fetch = orders, data, fetch
         self.sent = {order.run: 0 for order in orders}  # the last epoch that the driver has
-        self.found: dict[str, int] = {}  # the last that an earlier task has left here: it may be damaged
+        self.found: dict[str, int] = {}  # the last that an earlier task left here: it may be damaged
         self.process: subprocess.Popen[bytes] | None = None
         self.gpu = False
         self.mine = contextlib.ExitStack()  # what this worker holds until its end: its folder, its runs
 
     def begin(self, devices: str, node_id: str) -> Began:
-        """`devices` says which GPUs it has, as " GPU 0"; nothing of a CPU."""
+        """`devices` names its GPUs, as " GPU 0"; empty for a CPU."""
         self.gpu = bool(devices)
         return Began(f"{socket.gethostname()}{devices}", node.versions(), node_id)
 
     def train(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> News:
-        """Start to train, each run from the checkpoint (name and content) that the driver has of it."""
+        """Start training, given the driver's checkpoint (name and content) of each run that has one."""
         try:
             self.home = node.home()
             node.sweep(self.home)
@@ -94,7 +93,7 @@ class Worker:
             (self.place / "data").mkdir()
             (self.place / "data" / "cifar10").symlink_to(data)
             self._lay_out(checkpoints)
-        except (BadInput, TryAgain) as error:  # this node's fault, not the run's: another may do
+        except (BadInput, TryAgain) as error:  # this node's fault, not the run's: another may work
             self.mine.close()
             return Ended(TryAgain.status, f"train: {error}")
         self.log = self.mine.enter_context(open(self.place / "log", "w+b"))
@@ -109,21 +108,21 @@ class Worker:
         return self.news()
 
     def _lay_out(self, checkpoints: Mapping[str, tuple[str, bytes]]) -> None:
-        """Cards, and checkpoints: the driver's beside what an earlier task, which was killed here, may have left.
+        """Lay out cards, and the driver's checkpoints beside what an earlier task, killed here, may have left.
 
-        Raises TryAgain that names who still has a run here after PATIENCE, before anything is written.
+        Raises TryAgain that names who still holds a run here after PATIENCE, before anything is written.
         """
         until = time.monotonic() + PATIENCE
-        for order in self.orders:  # from other workers, to the end: a training holds its folder only while it lasts
+        for order in self.orders:  # against other workers, to the end: a training locks its folder only while it runs
             self.mine.enter_context(held(self.home / "runs" / order.folder, order.run, until))
-        with contextlib.ExitStack() as trainings:  # of workers that were killed
+        with contextlib.ExitStack() as trainings:  # of killed workers
             for order in self.orders:
                 trainings.enter_context(held(self._kept(order), order.run, until))
             (self.place / "checkpoints").mkdir()
             for order in self.orders:
                 write_whole(self.place / "plan" / f"{order.run}.json", order.card)
                 kept = self._kept(order)
-                os.utime(kept)  # else it might be swept before the training holds it
+                os.utime(kept)  # else it might be deleted before the training locks it
                 self.found[order.run] = epoch_of(newest) if (newest := self._newest(order)) else 0
                 (self.place / "checkpoints" / order.folder).symlink_to(kept)
                 if order.run in checkpoints:
@@ -138,7 +137,7 @@ class Worker:
         """Wait for the next checkpoint, or for the end."""
         assert self.process is not None
         while True:
-            status = self.process.poll()  # asked first: what was written just before the end is then seen
+            status = self.process.poll()  # polled first, so that what was written just before the end is seen
             for order in self.orders:
                 if came := self._newer(order, at_its_end=status == 0):
                     return came
@@ -155,10 +154,10 @@ class Worker:
         return max((name for name in found if epoch_of(name) <= order.epochs), key=epoch_of, default=None)
 
     def _newer(self, order: Order, at_its_end: bool) -> Came | None:
-        """A run's newest checkpoint, if the driver has none so new. It may be gone by the time it is read.
+        """A run's newest checkpoint, if the driver has none as new. It may be gone by the time it is read.
 
-        What lay here before is not sent until the training has taken it for sound: has gone past it, or come to its
-        end. It sets aside what is damaged; what it trains anew is sent at once.
+        What lay here before is not sent until training has accepted it by going past it or finishing: it sets damaged
+        ones aside. What it retrains is sent at once.
         """
         newest = self._newest(order)
         self.found[order.run] = min(self.found[order.run], epoch_of(newest) if newest else 0)
@@ -171,14 +170,14 @@ class Worker:
         return None
 
     def _end(self, fault: str | None = None) -> Ended:
-        """The end of the training, which has said why; or, with a fault, of one that must not go on."""
+        """Training's end, with the end of its log; given a fault, kill it and report that instead."""
         assert self.process is not None
         if fault:
             self.process.kill()
         status = self.process.wait()
         self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
         said = printable(fault or self.log.read().decode(errors="replace"), kept="\n")
-        for order in self.orders:  # the driver has it all
+        for order in self.orders:  # the driver has everything
             with contextlib.suppress(StageError), held(self._kept(order), order.run):  # else it is another's
                 shutil.rmtree(self._kept(order), ignore_errors=True)
         self.mine.close()
@@ -187,7 +186,7 @@ class Worker:
 
 @contextlib.contextmanager
 def held(folder: Path, run: str, until: float = 0) -> Iterator[None]:
-    """Hold a run's folder, and wait for another holder until then (by time.monotonic()). Raises as lock.take does."""
+    """Lock a run's folder, waiting for its holder until `until` (time.monotonic()). Raises as lock.take does."""
     while True:
         try:
             taken = lock.take(folder, run)

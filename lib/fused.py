@@ -1,10 +1,10 @@
-"""What stands between two convolutions, as one operation on a GPU: two kernels forward, two backward.
+"""All layers between two convolutions as one operation on a GPU: two kernels forward, two backward.
 
     y = [ReLU] ([residual +] dropout(BN([ReLU] x)))
 
-covers every ordering of the study (Fig. 2b) and the baseline (Fig. 2a): one pass over the maps gathers the channels'
-statistics, another applies them; backward likewise. All sums are in float32, whatever the precision of the maps, and
-in a fixed order: the same input gives the same bits. Dropout's draws are not kept but drawn anew, from the same seed.
+covers every ordering of the study (Fig. 2b) and the baseline (Fig. 2a): one pass over the maps computes the channel
+statistics, another applies them; backward likewise. All sums are in float32, whatever the maps' precision, and in a
+fixed order: equal inputs give equal bits. Dropout's masks are not stored but regenerated from the same seed.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from torch import nn
 
 from lib import fused_kernels as kernels
 
-TILE = 4096  # values that a program holds at a time
-WARPS = 4  # of a program
-PROGRAMS = 512  # at most, that gather statistics side by side
+TILE = 4096  # values per program at a time
+WARPS = 4  # per program
+PROGRAMS = 512  # at most, that sum statistics in parallel
 PHILOX_ROUNDS = 7  # of the generator's 10; 7 pass all of BigCrush (Salmon et al. 2011, Table 2)
 
 
@@ -25,11 +25,11 @@ class Drawn(NamedTuple):
     """What decides which values dropout zeroes."""
 
     p: float  # the probability, 0 <= p < 1
-    seed: torch.Tensor  # (1,) int64, on the GPU: a captured step reads there what is new at each replay
-    layer: int  # a number that no other layer of the network has
+    seed: torch.Tensor  # (1,) int64, on the GPU, where each replay of a captured step finds a new one
+    layer: int  # a number unique to this layer in the network
 
     def arguments(self) -> tuple[torch.Tensor, int, int, float]:
-        """Seed, layer, the least 32 bits that are kept, the scale of what is kept: as the kernels take them."""
+        """As the kernels take them: seed, layer, the smallest 32 bits that are kept, the scale of kept values."""
         return self.seed, self.layer, min(round(self.p * 2**32), 2**32 - 1), 1 / (1 - self.p)
 
 
@@ -77,7 +77,7 @@ class Normalised(torch.autograd.Function):
 
 
 def _split(x: torch.Tensor, rows: int, channels: int) -> tuple[int, int, torch.Tensor]:
-    """Into how many programs to split the rows, how many rows each takes, and room for what each finds."""
+    """How many programs to split the rows among, how many rows each takes, and a buffer for their sums."""
     chunk = max(TILE // channels, triton.cdiv(rows, PROGRAMS))
     programs = triton.cdiv(rows, chunk)
     return programs, chunk, x.new_empty(programs, 2, channels, dtype=torch.float32)
@@ -93,11 +93,11 @@ def normalised(
     added: torch.Tensor | None = None,
     relu_after: bool = False,
 ) -> torch.Tensor:
-    """y = [ReLU] ([added +] dropout(BN([ReLU] x))) in train mode: the batch normalises, the running statistics move.
+    """y = [ReLU] ([added +] dropout(BN([ReLU] x))) in train mode: by batch statistics, updating the running ones.
 
-    Shapes: x, added and y (N, C, H, W), C a power of two from 4 to 4,096, fewer than 2^31 values, two rows (N H W) at
-    least; x is taken, y given channels-last. Whatever their type, sums are in float32.
-    `counter` (1 value, int32) is zero, and zero again afterwards; no other stream may use it meanwhile.
+    Shapes: x, added and y (N, C, H, W), C a power of two from 4 to 4,096, fewer than 2^31 values, at least two rows
+    (N H W). x is converted to channels-last, y returned so. Sums are in float32 for any type.
+    `counter` (1 value, int32) must be zero, and is afterwards; no other stream may use it meanwhile.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     added = None if added is None else added.contiguous(memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def normalised(
 
 
 def trial(device: torch.device) -> None:
-    """Raise whatever Triton raises where it does not work."""
+    """Run the kernels once on tiny maps; raises what Triton raises if it fails."""
     x = torch.ones(1, 16, 4, 4, device=device, requires_grad=True)
     counter, seed = torch.zeros(1, dtype=torch.int32, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     normalised(x, nn.BatchNorm2d(16).to(device), counter, Drawn(0.5, seed, 0), relu=True).sum().backward()

@@ -1,7 +1,7 @@
 """The kernels of lib/fused.py, in Triton's language.
 
-Maps are rows (N H W, C), as channels-last lies in memory. Sums over all rows are made by several programs, each of a
-chunk of them; the last to be done adds up what the others have left in `partial`, in their order.
+Maps are rows (N H W, C), the memory order of channels-last. Several programs sum over all rows, a chunk each; the last
+to finish adds up what all have left in `partial`, in program order.
 """
 
 import triton
@@ -22,7 +22,7 @@ def _rectified(values):
 
 @triton.jit
 def _input(x, row, inside, RELU: tl.constexpr, C: tl.constexpr):
-    """What is normalised (rows, C)."""
+    """The values to normalise (rows, C)."""
     values = _tile(x, row, inside, C)
     return _rectified(values) if RELU else values
 
@@ -38,7 +38,7 @@ def _kept(seed, layer, row, least, C: tl.constexpr, ROUNDS: tl.constexpr):
 
 @triton.jit
 def _leave(partial, counter, one, other, C: tl.constexpr):
-    """Leave two sums (C,) for the program that will be the last to do so; whether this is it. Then all can be read."""
+    """Store two sums (C,); returns whether this program is the last to do so: then all can be read."""
     at = partial + tl.program_id(0) * (2 * C) + tl.arange(0, C)
     tl.store(at, one)
     tl.store(at + C, other)
@@ -51,7 +51,7 @@ def _leave(partial, counter, one, other, C: tl.constexpr):
 
 @triton.jit
 def _left_by(program, partial, C: tl.constexpr):
-    """The two sums (programs, C) that each of these programs has left; zero where there is no such program."""
+    """The two sums (programs, C) that each of these programs stored; zero where there is no such program."""
     inside = (program < tl.num_programs(0))[:, None]
     at = partial + program[:, None] * (2 * C) + tl.arange(0, C)[None, :]
     return tl.load(at, inside, 0.0, cache_modifier=".cg"), tl.load(at + C, inside, 0.0, cache_modifier=".cg")
@@ -62,11 +62,11 @@ def statistics(
     x, partial, counter, saved, running_mean, running_var, momentum, eps, rows, chunk,
     RELU: tl.constexpr, C: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Mean and 1/std of each channel -> saved (2, C); the running statistics move."""
+    """Mean and 1/std of each channel -> saved (2, C); updates the running statistics."""
     first = tl.program_id(0) * chunk
     end = tl.minimum(first + chunk, rows)
     mean = tl.zeros((C,), tl.float32)
-    squares = tl.zeros((C,), tl.float32)  # of the distances from the mean (Chan et al. 1979)
+    squares = tl.zeros((C,), tl.float32)  # of deviations from the mean (Chan et al. 1979)
     for start in range(first, end, ROWS):
         row = start + tl.arange(0, ROWS)
         values = _input(x, row, row < end, RELU, C)
@@ -83,7 +83,7 @@ def statistics(
 
 @triton.jit
 def _rows_of(program, rows, chunk):
-    """How many rows (programs, 1) each of these programs has had; none where there is no such program."""
+    """How many rows (programs, 1) each of these programs had; zero where there is no such program."""
     return tl.maximum(tl.minimum(rows - program * chunk, chunk), 0).to(tl.float32)[:, None]
 
 
@@ -138,7 +138,7 @@ def _gradient(
     y, dy, seed, layer, least, scale, row, inside,
     DROPS: tl.constexpr, RELU_AFTER: tl.constexpr, C: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients (rows, C) of the sum with the added, and of what the normalisation gave."""
+    """The gradients (rows, C) of the sum before the last ReLU, and of the normalisation's output."""
     of_sum = _tile(dy, row, inside, C)
     if RELU_AFTER:
         of_sum = tl.where(_tile(y, row, inside, C) > 0, of_sum, 0.0)
@@ -190,7 +190,7 @@ def backward(
     at = row[:, None] * C + channel[None, :]
     values = _input(x, row, inside, RELU, C)
     of_sum, gradient = _gradient(y, dy, seed, layer, least, scale, row, inside, DROPS, RELU_AFTER, C, ROUNDS)
-    if RELU_AFTER and ADDS:  # else the gradient of the added is that of the sum as it is
+    if RELU_AFTER and ADDS:  # else the gradient of `added` is dy itself
         tl.store(dadded + at, of_sum.to(dadded.dtype.element_ty), mask=inside[:, None])
     per_std = tl.load(saved + C + channel)
     normalised = (values - tl.load(saved + channel)[None, :]) * per_std[None, :]

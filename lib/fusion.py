@@ -1,10 +1,10 @@
 """Our own Triton kernels on a GPU, in train mode: what they replace, and when they are used.
 
-They do all that stands between two convolutions (lib/fused.py), and the convolutions that cuDNN is slow at
+They compute everything between two convolutions (lib/fused.py), and the convolutions for which cuDNN is slow
 (lib/convolved.py).
 
-PyTorch has kernels for each layer: beside every convolution of these networks some ten, each too small to fill a GPU.
-What is computed is the same up to rounding; which values dropout zeroes is drawn otherwise.
+PyTorch launches kernels per layer: around each convolution of these networks about ten, too small to fill a GPU.
+Results are the same up to rounding; dropout's draws differ, not their distribution.
 """
 
 import collections
@@ -18,12 +18,12 @@ from torch import nn
 
 from lib.ic import IC
 
-SWITCH = "IC_FUSE_LAYERS"  # an environment variable; 0 keeps to PyTorch's own kernels
+SWITCH = "IC_FUSE_LAYERS"  # environment variable; 0: PyTorch's own kernels
 
 
 @functools.cache
 def works() -> bool:
-    """Whether layers are fused on this process's GPU; says so, once, where that is wanted and Triton fails."""
+    """Whether to fuse layers on this process's GPU; says so, once, if that is wanted and Triton fails."""
     if os.environ.get(SWITCH, "1") == "0":
         return False
     try:
@@ -31,9 +31,9 @@ def works() -> bool:
 
         for kernels in (fused, convolved):
             kernels.trial(torch.device("cuda"))
-    except torch.OutOfMemoryError:  # no fault of Triton's
+    except torch.OutOfMemoryError:  # not Triton's fault
         raise
-    except Exception as error:  # no Triton, no C compiler for it, a GPU it does not know: whatever stops it
+    except Exception as error:  # no Triton, no C compiler for it, an unknown GPU: whatever prevents it
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"train: fusing layers failed ({reason}); training goes on layer by layer, slower", file=sys.stderr)
         return False
@@ -41,16 +41,16 @@ def works() -> bool:
 
 
 class Pass:
-    """One forward pass of a network in train mode, which fuses the layers it is taken through."""
+    """One forward pass of a network in train mode, fusing the layers it goes through."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         torch._foreach_add_([norm.get_buffer("num_batches_tracked") for norm in norms], 1)
-        self.seed = torch.randint(2**62, (1,), device=device)  # of all dropout; the layers' numbers make it differ
+        self.seed = torch.randint(2**62, (1,), device=device)  # of all dropout; layer numbers make the draws differ
         self.counters = enumerate(torch.zeros(len(norms), dtype=torch.int32, device=device))
 
     def through(self, maps: torch.Tensor, *layers: nn.Module | torch.Tensor) -> torch.Tensor:
-        """Maps (N, C, H, W) after all these layers, one by one or fused; a tensor among them is added."""
+        """Maps (N, C, H, W) after these layers, fused or one by one; a tensor among them is added."""
         rest = collections.deque(layers)
 
         def take(kind: Any) -> Any:

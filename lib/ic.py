@@ -12,7 +12,7 @@ class IC(nn.Module):
 
     Shapes: (N, C, H, W) -> (N, C, H, W).
 
-    In train mode each channel is normalised by the batch's own mean and variance, the running statistics move, and
+    In train mode each channel is normalised by the batch's mean and variance, the running statistics are updated, and
     each value is then zeroed with probability p, independently; the values kept are scaled by 1/(1-p).
     In eval mode the running statistics normalise and nothing is dropped: the layer is deterministic.
 
@@ -30,7 +30,7 @@ class IC(nn.Module):
         return zeroed(self._normalised_and_scaled(images, 1 / (1 - self.drop.p)), self.drop.p)
 
     def _normalised_and_scaled(self, images: torch.Tensor, scale: float) -> torch.Tensor:
-        """Dropout's scale of what is kept in the normalisation's own affine map: a pass over the data less."""
+        """Batch normalisation with dropout's scale folded into its affine map: one pass fewer."""
         norm = self.normalise
         assert norm.num_batches_tracked is not None and norm.momentum is not None
         norm.num_batches_tracked.add_(1)

@@ -1,4 +1,4 @@
-"""What a container or a batch system lets this process have of its machine: Linux's control groups, version 2."""
+"""What a container or batch system lets this process use of its machine: Linux's control groups, version 2."""
 
 import contextlib
 import math
@@ -11,17 +11,17 @@ OWN = Path("/proc/self/cgroup")
 
 
 def cpus() -> float:
-    """How many CPUs' time it gets (`docker run --cpus`); infinite where nothing limits it."""
+    """How many CPUs' time it may use (`docker run --cpus`); infinite if nothing limits it."""
     return min(_limits("cpu.max"), default=math.inf)
 
 
 def memory() -> float:
-    """How many bytes of memory it gets: the machine's, or fewer (`docker run --memory`, SLURM's `--mem`)."""
+    """How many bytes of memory it may use: the machine's, or fewer (`docker run --memory`, SLURM's `--mem`)."""
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits("memory.max")])
 
 
 def _limits(name: str) -> Iterator[float]:
-    """What stands in this file of the process's group and of each that holds it: "most", or "time period" of a CPU."""
+    """The limits in this file of the process's group and its ancestors: "limit", or "quota period" of a CPU."""
     with contextlib.suppress(OSError, ValueError):
         (own,) = (line.removeprefix("0::/") for line in OWN.read_text().splitlines() if line.startswith("0::/"))
         for group in (GROUPS / own, *(GROUPS / own).parents):

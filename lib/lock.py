@@ -1,4 +1,4 @@
-"""One writer to a folder: a lock that is held for life, and that says by whom."""
+"""One writer per folder: a lock that names its holder and does not outlive it."""
 
 import contextlib
 import fcntl
@@ -11,9 +11,9 @@ from lib.errors import BadInput, TryAgain
 
 
 def take(folder: Path, run: str) -> int:
-    """Take the lock of a run's folder, made if need be; it is held while the file descriptor that is returned is open.
+    """Lock a run's folder, created if missing; the lock is held while the returned file descriptor is open.
 
-    The kernel frees it when the process ends, however it ends.
+    The kernel releases it when the process ends, however it ends.
     Raises TryAgain that names the process that holds it, and BadInput if the folder cannot be written.
     """
     try:
@@ -22,7 +22,7 @@ def take(folder: Path, run: str) -> int:
             pass
         return lock
     except BlockingIOError:
-        other = holder(folder) or "another process"  # which may have ended in between
+        other = holder(folder) or "another process"  # it may have ended in between
         raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
     except OSError as error:
         raise BadInput(
@@ -31,7 +31,7 @@ def take(folder: Path, run: str) -> int:
 
 
 def _opened_and_locked(path: Path) -> int | None:
-    """The lock file, held and saying by whom; None if it was deleted meanwhile: somebody may make it anew."""
+    """The lock file, locked and naming its holder; None if it was deleted meanwhile, perhaps recreated."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     with contextlib.ExitStack() as unless_held, contextlib.suppress(FileNotFoundError):
         unless_held.callback(os.close, lock)
@@ -45,7 +45,7 @@ def _opened_and_locked(path: Path) -> int | None:
 
 
 def _flock(lock: int) -> None:
-    """Take a file's lock. Raises BlockingIOError if somebody holds it; `holder` has it for the instant of asking."""
+    """Lock a file. Raises BlockingIOError if somebody holds it; `holder` does, for the instant of asking."""
     for _ in range(3):
         with contextlib.suppress(BlockingIOError):
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,11 @@
-"""How the curves of orderings are told apart, in every figure: by colour, and by dashes for who sees none."""
+"""How every figure distinguishes the curves of orderings: by colour, and by dashes where colour fails."""
 
 import dataclasses
 
 import seaborn as sns
 
-# In line widths, on and off in turns; () is solid. Seven, so that with the palette's ten colours no two of seventy
-# curves look alike.
+# In line widths, on and off alternately; () is solid. Seven, so that with the palette's ten colours no two of seventy
+# curves are alike.
 DASHES: list[tuple[float, ...]] = [
     (),
     (4, 1.5),
@@ -26,7 +26,7 @@ class Look:
 
 
 def looks(count: int) -> list[Look]:
-    """So many looks, of seaborn's colour-blind palette and of the dashes, both over again."""
+    """`count` looks, cycling through seaborn's colour-blind palette and the dashes."""
     palette = sns.color_palette("colorblind").as_hex()
     return [Look(palette[place % len(palette)].lower(), DASHES[place % len(DASHES)]) for place in range(count)]
 
@@ -38,10 +38,10 @@ def contrast(one: str, other: str) -> float:
 
 
 def legible(colour: str, background: str, least: float = 3.0) -> str:
-    """A colour, darkened or lightened just as far as it takes to stand out from a background.
+    """A colour, darkened or lightened just enough to stand out from a background.
 
-    Curves and marks want a contrast of 3 (WCAG 2.2, success criterion 1.4.11), which the palette's orange and yellow
-    lack on white, and its blue on black. Raises ValueError where no mixture has that contrast.
+    Curves and marks need a contrast of 3 (WCAG 2.2, success criterion 1.4.11), which half of the palette, such as its
+    orange and yellow, lacks on white. Raises ValueError where no mixture has that contrast.
     """
     towards = max("#000000", "#ffffff", key=lambda end: contrast(end, background))
     for part in range(101):
@@ -52,12 +52,12 @@ def legible(colour: str, background: str, least: float = 3.0) -> str:
 
 
 def _channels(colour: str) -> list[int]:
-    """Red, green and blue, each of 0 to 255."""
+    """Red, green and blue, each from 0 to 255."""
     return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
 
 
 def _mixed(one: str, other: str, part: float) -> str:
-    """A colour with a part, of 0 to 1, of another in it."""
+    """A colour with a fraction, from 0 to 1, of another mixed in."""
     pairs = zip(_channels(one), _channels(other), strict=True)
     return "#" + "".join(f"{round(a + part * (b - a)):02x}" for a, b in pairs)
 

@@ -1,4 +1,4 @@
-"""A frame of texts -> a Markdown table whose columns are aligned, so that it reads as plain text too."""
+"""A data frame of text -> a Markdown table with aligned columns, readable as plain text too."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import pandas as pd
 
 
 def table(frame: pd.DataFrame, named_once: Sequence[str] = (), names: int = 3) -> str:
-    """The table; empty cells show a dash. The first `names` columns are names, the others numbers, set right.
+    """The table; empty cells show a dash. The first `names` columns are names, the others right-aligned numbers.
 
-    Names of the columns `named_once`, the widest group first, stand in the first of their rows only, as in Table 1 of
-    the paper.
+    In the columns `named_once`, outermost group first, a name is shown only in its first row, as in Table 1 of the
+    paper.
     """
     shown = frame.replace("", "–")
     repeated = pd.Series(True, frame.index)
@@ -30,6 +30,6 @@ def table(frame: pd.DataFrame, named_once: Sequence[str] = (), names: int = 3) -
 
 
 def bold(frame: pd.DataFrame, column: str, supported: Sequence[bool]) -> pd.DataFrame:
-    """The frame with the column's texts in bold where that is supported."""
+    """The frame with the column's text in bold in supported rows."""
     marked = [f"**{text}**" if each else text for text, each in zip(frame[column], supported, strict=True)]
     return frame.assign(**{column: marked})

@@ -14,7 +14,7 @@ from lib.files import canonical_json, read_json, write_whole
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch came to. Losses are mean cross-entropies in nats, accuracies fractions of 1."""
+    """The results of one epoch. Losses are mean cross-entropies in nats, accuracies fractions of 1."""
 
     epoch: int  # counted from 1
     learning_rate: float
@@ -26,7 +26,7 @@ class EpochRecord:
 
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
-    """What the run was: the circumstances a result is worth nothing without."""
+    """What the run was: the facts without which a result is worth nothing."""
 
     network: str
     block: str
@@ -36,14 +36,14 @@ class RunFacts:
     dataset: str  # what it was trained on, not what was asked for: never "auto"
     train_images: int
     test_images: int
-    epochs: int  # asked for
-    recipe: dict[str, Any]  # how it was trained: as a run card has it
+    epochs: int  # requested
+    recipe: dict[str, Any]  # how it was trained: as in a run card
     parameters: int
     torch: str
     device: str
 
     def as_planned(self, card: RunCard) -> bool:
-        """Whether this is the run of a card, as far as the card's fields stand here."""
+        """Whether this is a card's run, as far as both have the same fields."""
         same = ("network", "block", "depth", "ordering", "seed", "epochs", "train_images", "test_images", "recipe")
         alike = all(getattr(self, key) == getattr(card, key) for key in same)
         return alike and is_wanted(self.dataset, card.dataset)
@@ -71,10 +71,10 @@ class RunMetrics:
 
 
 def write_metrics(path: Path, facts: RunFacts, history: Sequence[EpochRecord]) -> None:
-    """Rewrite a run's metrics whole, so that `dvc plots show` works while the run goes on.
+    """Rewrite a run's metrics file atomically, so that `dvc plots show` works during the run.
 
-    `dvc metrics show` prints every number and text in a mapping and skips lists: hence the two numbers stand
-    alone and the facts stand in a list of one.
+    `dvc metrics show` prints every number and string in a mapping and skips lists: hence the two numbers are at the top
+    level and the facts in a list of one.
     """
     content = {
         "test_accuracy": history[-1].test_accuracy,
@@ -108,7 +108,7 @@ Record = typing.TypeVar("Record", EpochRecord, RunFacts)
 
 
 def _record(kind: type[Record], content: Any) -> Record:
-    """A dataclass from a JSON mapping. Raises TypeError or ValueError where they do not fit each other."""
+    """A dataclass from a JSON mapping. Raises TypeError or ValueError if they do not match."""
     record = kind(**content)
     for name, wanted in typing.get_type_hints(kind).items():
         value = getattr(record, name)

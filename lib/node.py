@@ -1,4 +1,4 @@
-"""A node of the fleet, from within: its folder, what is installed, the data, and what a training finds around it."""
+"""A node of the fleet, from within: its folder, installed versions, the data, and training's environment."""
 
 import contextlib
 import fcntl
@@ -18,12 +18,12 @@ from lib.errors import BadInput
 from lib.files import write_whole
 from lib.stopping import ENDS_WITH_PARENT
 
-CODE = Path(__file__).parents[1]  # on a node, that is where Ray has put it
-LEFT = 14 * 24 * 3600  # seconds after which what nobody uses is swept
+CODE = Path(__file__).parents[1]  # on a node, where Ray has put it
+LEFT = 14 * 24 * 3600  # seconds after which unused folders are deleted
 
 
 def versions() -> dict[str, str]:
-    """Of what must be the same on every node; a torch for another device (2.14.1+cpu) is the same torch."""
+    """The versions that must agree on all nodes; torch for another device (2.14.1+cpu) is the same torch."""
     found = {"Python": ".".join(platform.python_version_tuple()[:2])}
     for package in ("ray", "torch"):
         try:
@@ -34,9 +34,9 @@ def versions() -> dict[str, str]:
 
 
 def environment(gpu: bool) -> dict[str, str]:
-    """That of a training: one thread, our code first, an end when this process ends, and no GPU but one it was given.
+    """A training's environment: one thread, our code first, ending with this process, no GPU but one it was given.
 
-    From a task that was given none, Ray hides none.
+    Ray hides none from a task that was given none.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
     paths = [str(CODE), *filter(None, [kept.get("PYTHONPATH")])]  # a `module load` may have put torch there
@@ -45,9 +45,9 @@ def environment(gpu: bool) -> dict[str, str]:
 
 
 def home() -> Path:
-    """This user's folder on this node, for all fleets: in TMPDIR, or where temporary files go.
+    """This user's folder on this node, for all fleets: in TMPDIR, or the default for temporary files.
 
-    Raises BadInput where others could have put something else in its place, or into it.
+    Raises BadInput if others could have replaced it, or put something into it.
     """
     folder = Path(tempfile.gettempdir(), f"ic-fleet-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
@@ -64,14 +64,14 @@ def home() -> Path:
 
 @contextlib.contextmanager
 def fresh_folder(root: Path) -> Iterator[Path]:
-    """A folder for one task, removed at the end; those that killed tasks have left are swept.
+    """A folder for one task, deleted at the end; also deletes those that killed tasks have left.
 
-    A lock says who lives, since processes of containers, of other users and of other hosts have numbers that mean
-    nothing here. Where hosts share TMPDIR each sweeps its own, as locks may not reach from one to another.
+    A lock marks live tasks, since process ids from containers, other users and other hosts mean nothing here. Where
+    hosts share TMPDIR each deletes only its own, as locks may not work across hosts.
     """
     root.mkdir(exist_ok=True)
     host = socket.gethostname()
-    with _alone(root / ".lock"):  # else one that is made just now, and has no lock yet, would be swept
+    with _alone(root / ".lock"):  # else one just created, and not yet locked, would be deleted
         for folder in root.glob("*/"):
             if folder.name.rpartition(".")[0] == host:
                 _sweep(folder, unused_for=0)
@@ -86,9 +86,9 @@ def fresh_folder(root: Path) -> Iterator[Path]:
 
 
 def sweep(at_home: Path) -> None:
-    """Remove what nobody holds and nobody has used for two weeks.
+    """Delete what nobody holds and nobody has used for two weeks.
 
-    That is data sets which are no longer asked for, and runs that went on elsewhere when their task here had died.
+    That is data sets no longer wanted, and runs that resumed elsewhere after their task here had died.
     """
     for kind in ("checkpoints", "data", "runs"):
         for folder in (at_home / kind).glob("*/"):
@@ -96,7 +96,7 @@ def sweep(at_home: Path) -> None:
 
 
 def _sweep(folder: Path, unused_for: float) -> None:
-    """Remove a folder unless somebody holds its lock (as lib/lock.py does) or has used it within so many seconds."""
+    """Delete a folder unless its lock is held (as by lib/lock.py) or it was used within `unused_for` seconds."""
 
     def unused() -> bool:
         return time.time() - folder.stat().st_mtime >= unused_for
@@ -105,18 +105,18 @@ def _sweep(folder: Path, unused_for: float) -> None:
         if unused():
             with (folder / ".lock").open("ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if unused():  # still: somebody may have used it before it was held
+                if unused():  # still: it may have been used before it was locked
                     shutil.rmtree(folder, ignore_errors=True)
 
 
 def data_here(root: Path, wanted: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]) -> Path:
     """The folder on this node that holds these files (path to SHA-256): fetched by the first task that needs them.
 
-    Every file is verified each time; one that is damaged is fetched anew.
+    Every file is verified each time; damaged ones are fetched again.
     """
     folder = root / hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    os.utime(folder)  # in use: what is not, for long, is swept
+    os.utime(folder)  # in use: folders long unused are deleted
     with _alone(folder / ".lock"):
         missing = [name for name, sha256 in wanted.items() if _sha256(folder / name) != sha256]
         contents = fetch() if missing else {}
@@ -136,7 +136,7 @@ def _sha256(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait for other tasks of this node that do the same."""
+    """Wait for other tasks of this node that hold this lock."""
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -23,10 +23,10 @@ OFFICIAL_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 SECONDS_TO_ANSWER = 5
 SECONDS_TO_OBTAIN = 86_400  # at the very most
-MOST_BYTES = 40_000_000  # no file of CIFAR-10 is larger; an archive that claims more is not read on
-SCRATCH = ".cifar10-"  # what the names of unfinished folders begin with
+MOST_BYTES = 40_000_000  # no file of CIFAR-10 is larger; of an archive's files no more is read
+SCRATCH = ".cifar10-"  # prefix of unfinished folders' names
 SYNTHETIC_SEED = 0
-# The data sets that are made here, by name: the six files' images and labels, and the classes.
+# The data sets generated here, by name: the six files' images and labels, and the classes.
 STAND_INS: dict[str, Callable[[], tuple[dict[str, cifar10.Split], list[str]]]] = {
     synthetic.NAME: lambda: (synthetic.generate(SYNTHETIC_SEED), synthetic.CLASSES),
 }
@@ -35,24 +35,24 @@ _CURE = "set CIFAR10_SOURCE to a folder with the batches, to cifar-10-python.tar
 
 
 def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
-    """Make `folder` hold the files of the wanted data set, verified, and return their name.
+    """Make `folder` hold the verified files of the wanted data set, and return the name of what it holds.
 
-    wanted: "cifar10", strictly; VALIDATION, whose files are the same; a stand-in by its name; or "auto": CIFAR-10 if it
-    can be had, else the synthetic set.
+    wanted: "cifar10", strictly; VALIDATION, whose files are the same; a stand-in by its name; or "auto": CIFAR-10 if
+    available, else the synthetic set.
     source: where CIFAR-10 is (see CIFAR10_SOURCE in the README), or None for the official address.
     archive: where a downloaded archive is kept.
-    A folder that holds CIFAR-10 already, intact, stays as it is; a stand-in is made anew, since the code that makes it
-    may be another now. Whatever goes wrong, the old folder stays.
-    Raises BadInput that names the source, what is wrong and the cure.
+    A folder that already holds CIFAR-10, intact, stays as it is; a stand-in is generated again, since its code may have
+    changed. Whatever goes wrong, the old folder stays.
+    Raises BadInput that names the source, what is wrong and the fix.
     """
     name = _found(wanted, folder) or _made(wanted, folder, source, archive)
-    for place in {folder.parent, archive.parent}:  # not before: the only copy of the data may be in what is swept
+    for place in {folder.parent, archive.parent}:  # not before: a leftover may be the only copy of the data
         _sweep(place)
     return name
 
 
 def _found(wanted: str, folder: Path) -> str | None:
-    """What is wanted, where the folder holds it, intact."""
+    """The name "cifar10" if that will do and the folder holds it, intact."""
     with contextlib.suppress(BadInput):
         if wanted not in STAND_INS and cifar10.verified_files(folder)[0] == "cifar10":
             return "cifar10"
@@ -60,7 +60,7 @@ def _found(wanted: str, folder: Path) -> str | None:
 
 
 def _made(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
-    """The name of what the folder holds now."""
+    """Fill the folder; the name of what it holds now."""
     with failures_named(folder), _new_folder(folder) as new:
         if wanted not in STAND_INS and _fetch(wanted, new, source, archive):
             return "cifar10"
@@ -70,7 +70,7 @@ def _made(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
 
 
 def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool:
-    """Whether CIFAR-10 could be had. A source that was named must work; the official address may be out of reach."""
+    """Fetch CIFAR-10; False if `wanted` is "auto", no source is named and the official address is out of reach."""
     if (
         (source is None or source.startswith("https://"))
         and archive.is_file()
@@ -96,7 +96,7 @@ def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes `folder`'s place at the end of the body, and vanishes if the body fails."""
+    """An empty folder that replaces `folder` at the end of the body, and is deleted if the body fails."""
     with _scratch(folder.parent) as name:
         scratch = Path(name)
         (scratch / "new").mkdir()
@@ -112,7 +112,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
-    """A context with an empty folder in a place, which vanishes at its end. Raises OSError."""
+    """A context with an empty folder in `place`, deleted at its end. Raises OSError."""
     place.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place, ignore_cleanup_errors=True)
 
@@ -126,7 +126,7 @@ def _sweep(place: Path) -> None:
 
 
 def _answering_address(address: str) -> str:
-    """Where an https address leads, if a server answers in time. Raises BadInput."""
+    """Where an https address redirects to, if a server answers in time. Raises BadInput."""
     answer: list[Any] = []
 
     def ask() -> None:
@@ -135,12 +135,12 @@ def _answering_address(address: str) -> str:
             response.close()
             response.raise_for_status()
             answer.append(response)
-        except Exception as error:  # requests lets some of those that it builds on through
+        except Exception as error:  # requests lets some errors of underlying libraries through
             answer.append(error)
 
     if not address.startswith("https://"):
         raise BadInput(f"{address} is not an https address: {_CURE}")
-    thread = threading.Thread(target=ask, daemon=True)  # a name server that is silent knows no time-out
+    thread = threading.Thread(target=ask, daemon=True)  # name resolution has no time-out
     thread.start()
     thread.join(SECONDS_TO_ANSWER)
     if not answer:
@@ -154,7 +154,7 @@ def _answering_address(address: str) -> str:
 
 
 def _downloaded(address: str, archive: Path) -> Path:
-    """The archive, whole and of the right SHA-256, from an address. Raises BadInput."""
+    """Download the archive and check its SHA-256. Raises BadInput."""
     get = pooch.HTTPDownloader(progressbar=True, timeout=60, allow_redirects=False)
     try:
         with _scratch(archive.parent) as scratch:
@@ -167,7 +167,7 @@ def _downloaded(address: str, archive: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Read the expected members of an archive, by name; whatever else it holds is not looked at. Raises BadInput."""
+    """Unpack the expected members of an archive, by name; anything else is ignored. Raises BadInput."""
     try:
         with tarfile.open(archive) as tar:
             for file in cifar10.OFFICIAL_FILES:
@@ -180,7 +180,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    """Copy the batches of a folder, or of the folder in it. Raises BadInput that names the file."""
+    """Copy the batches from a folder, or from FOLDER in it. Raises BadInput that names the file."""
     inner = source / cifar10.FOLDER
     for file in cifar10.OFFICIAL_FILES:
         path = (inner if inner.is_dir() else source) / file
@@ -192,7 +192,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _keep(folder: Path, file: str, content: bytes, source: Path) -> None:
-    """Write one of CIFAR-10's files if it is the official one; else BadInput that names it and its source."""
+    """Write one of CIFAR-10's files. Raises BadInput that names it and its source unless it is the official one."""
     if fault := cifar10.fault_of(content, *cifar10.OFFICIAL_FILES[file]):
         raise BadInput(f"{source}: {file} {fault}: {_CURE}")
     write_whole(folder / cifar10.FOLDER / file, content)

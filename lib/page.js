@@ -13,7 +13,7 @@
     ...study.panels[place],
   }));
 
-  // Looks are the style sheet's and the labels' samples', as the present theme resolves them.
+  // Colours are the style sheet's and looks the swatches', as the current theme resolves them.
   const probe = document.body.appendChild(document.createElement("span"));
   probe.hidden = true;
   const shade = (name) => {
@@ -29,7 +29,7 @@
 
   const percent = (fraction) => `${(100 * fraction).toFixed(2)}%`;
   const valueText = (mean, sd) => percent(mean) + (sd === null ? "" : ` ± ${percent(sd)}`);
-  const plain = (text) => text.replace(/[&<>]/g, (each) => `&#${each.charCodeAt(0)};`); // Plotly reads texts as HTML
+  const plain = (text) => text.replace(/[&<>]/g, (each) => `&#${each.charCodeAt(0)};`); // Plotly reads text as HTML
 
   function choices() {
     const form = new FormData(controls);
@@ -48,7 +48,7 @@
 
   const trace = (line, name, y, texts) => ({
     x: y.map((_, at) => at + 1), y, text: texts, line, name: plain(name),
-    mode: study.epochs <= study.fewEpochs || y.length === 1 ? "lines+markers" : "lines", // a curve of one epoch would not be seen
+    mode: study.epochs <= study.fewEpochs || y.length === 1 ? "lines+markers" : "lines", // a one-epoch curve would be invisible
     hovertemplate: "%{fullData.name}: %{text}<extra></extra>",
   });
 
@@ -115,7 +115,7 @@
       font, xaxis, yaxis: { ...axis(`${study.split} accuracy`), range, tickformat: from > 1 ? ".1%" : ".0%" },
       margin: { l: 48, r: 14, t: 8, b: 40 }, paper_bgcolor: background, plot_bgcolor: background,
       hovermode: singleRuns ? "closest" : "x unified", shapes: chosenEpoch(), showlegend: false,
-      dragmode: false, // or a finger could not scroll the page past a panel
+      dragmode: false, // else a finger could not scroll the page past a panel
       hoverlabel: { bgcolor: shade("--raised"), bordercolor: line, font: { ...font, color: text }, namelength: -1 },
     };
   }
@@ -129,7 +129,7 @@
     const traces = shown.map(({ curves }) => curves.flatMap((curve, place) =>
       choice.orderings.has(place) ? tracesOf(curve, lines[place], study.orderings[place].name, choice) : []));
     document.getElementById("nothing").hidden = traces.flat().length > 0;
-    const layout = layoutOf(rangeOf(traces.flat(), choice.from), choice); // one: panels are there to be compared
+    const layout = layoutOf(rangeOf(traces.flat(), choice.from), choice); // one for all: panels are to be compared
     shown.forEach(({ plot }, at) => {
       Plotly.react(plot, traces[at], structuredClone(layout), { displayModeBar: false, responsive: true });
     });
@@ -171,7 +171,7 @@
   systemDark.addEventListener("change", themeChanged);
   controls.addEventListener("change", draw);
   slider.addEventListener("input", epochChosen);
-  matchMedia("print").addEventListener("change", draw); // paper is light
+  matchMedia("print").addEventListener("change", draw); // print is light
   for (const part of [theme, controls, document.getElementById("values")]) part.hidden = false;
   document.getElementById("undrawn").hidden = true;
   showValues();

@@ -22,7 +22,7 @@ CURVE_WIDTH = 2  # in pixels
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A text of a table. Numbers stand to the right of their column."""
+    """The text of a table cell. Numbers are right-aligned."""
 
     text: str
     number: bool
@@ -31,30 +31,30 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of a table."""
+    """A row of a table."""
 
-    shared: list[str]  # what names it and its neighbours
-    head: str  # what names it
+    shared: list[str]  # names shared with its neighbours
+    head: str  # its own name
     cells: list[Cell]
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of texts.
+    """A table of text.
 
-    The first `shared` columns name a group of rows and are shown once for each, the next one names a row in it. A
-    `folded` table is shown when its caption is pressed.
+    The first `shared` columns name a group of rows and are shown once per group, the next one names a row in it. A
+    `folded` table is shown when its caption is clicked.
     """
 
     caption: str
     frame: pd.DataFrame
     shared: int = 0
-    bold: Collection[tuple[int, str]] = ()  # cells, by line (from 0) and column
+    bold: Collection[tuple[int, str]] = ()  # cells, by row (from 0) and column
     folded: bool = False
 
     @property
     def heads(self) -> list[Cell]:
-        """The columns' heads; of numbers are, to the right of what names a row, columns that hold nothing else."""
+        """The column heads; those right of a row's own name are numeric if their column has only numbers."""
         return [
             Cell(str(name), place > self.shared and all(map(_is_number, self.frame.iloc[:, place])))
             for place, name in enumerate(self.frame.columns)
@@ -62,7 +62,7 @@ class Table:
 
     @property
     def groups(self) -> list[list[Row]]:
-        """The rows, those together that share what names them."""
+        """The rows; consecutive ones with the same shared names together."""
         rows = [self._row(*line) for line in enumerate(self.frame.itertuples(index=False))]
         return [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.shared)]
 
@@ -87,7 +87,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What the page shows. All texts are plain: what HTML would read as its own is escaped."""
+    """What the page shows. All text is plain: what HTML would interpret is escaped."""
 
     summary: str  # what the results are worth, in one line
     warnings: Sequence[str]  # what a reader must know before all else
@@ -97,10 +97,10 @@ class Page:
 
 
 def to_html(page: Page) -> str:
-    """The page, whole: with its style, its scripts and its data in it. The same page gives the same text.
+    """The whole page, with its style, scripts and data inline. Equal pages give identical text.
 
-    Its Content-Security-Policy lets nothing be fetched and no script run but its own two, by their hashes: even a text
-    that got through unescaped could do no harm.
+    Its Content-Security-Policy blocks all fetching, and all scripts but its own two, by their hashes: even text that
+    was left unescaped could do no harm.
     """
     scripts = [get_plotlyjs(), _beside("page.js")]
     policy = {
@@ -146,5 +146,5 @@ def _hash(script: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is numbers and signs, or a median; an empty one may stand for a number."""
+    """Whether a text is numbers and signs, or a median; empty text counts as a number."""
     return re.fullmatch(r"(median )?[-+±<>/., %\d()\[\]]*", text) is not None

@@ -16,8 +16,8 @@ from lib.arms import Arm, with_baselines
 from lib.metrics import RunMetrics
 from lib.sample import Sample
 
-LEVEL = 0.05  # of the tests; the intervals cover the rest
-EQUAL = 1e-12  # less than any step of an accuracy, more than the rounding of a difference
+LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
+EQUAL = 1e-12  # less than any step of an accuracy, more than a difference's rounding error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,30 +25,30 @@ class Comparison:
     """An arm minus another over the seeds that both have finished. None where the data cannot say."""
 
     n: int  # such seeds
-    wins: int  # of them, those in which the arm is better; equal is no win
+    wins: int  # of them, those in which the arm is better; a tie is no win
     mean: float | None = None  # of the differences
-    sd: float | None = None  # of the differences, from n - 1 degrees of freedom
+    sd: float | None = None  # of the differences, with n - 1 degrees of freedom
     low: float | None = None  # the 95 % t-interval of the mean, of this comparison alone
     high: float | None = None
     p: float | None = None  # of the two-sided paired t-test
     holm_p: float | None = None  # the same, corrected for all comparisons of the family
-    family: int = 1  # how many those are
+    family: int = 1  # how many these are
 
     @property
     def supported(self) -> bool:
-        """Whether a difference, for better or worse, stands after Holm's correction."""
+        """Whether a difference, for better or worse, is significant after Holm's correction."""
         return self.holm_p is not None and self.holm_p < LEVEL
 
 
 def compare(values: Mapping[int, float], others: Mapping[int, float], higher_is_better: bool = True) -> Comparison:
     """Two arms' values by seed, over the seeds they share; Holm's p is left to `corrected`.
 
-    Where a value is infinite (never reached) only who was first is known: no mean, no test. Where all differences are
-    equal there is no interval and no test either: that shows a coarse measure, not a spread of zero, and taken at its
-    word two seeds would give certainty.
+    If a value is infinite (never reached), only who was first is known: no mean, no test. If all differences are equal
+    there is no interval and no test either: that indicates a coarse measure, not zero spread, and taken literally two
+    seeds would give certainty.
     """
     pairs = [(value, others[seed]) for seed, value in values.items() if seed in others]
-    differences = [one - other for one, other in pairs]  # infinite, or NaN, which is no win, where one is infinite
+    differences = [one - other for one, other in pairs]  # infinite, or NaN (no win), where one is infinite
     wins = sum((each if higher_is_better else -each) > EQUAL for each in differences)
     if not np.isfinite(pairs).all() or not pairs:
         return Comparison(len(pairs), wins)
@@ -71,8 +71,8 @@ def t_test(values: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def corrected(comparisons: Sequence[Comparison | None], planned: int = 0) -> list[Comparison | None]:
     """The comparisons with Holm's p (1979, Scand. J. Statist. 6:65), in their order; None stays None.
 
-    `planned` is how many the study is to have. One that has no p yet, or no run yet, counts with p = 1: so the
-    correction is no weaker while runs are still to come.
+    `planned` is how many the study will have. Those with no p or no runs yet count with p = 1, so that the correction
+    is no weaker while runs are still to come.
     """
     p_values = [1.0 if each.p is None else each.p for each in comparisons if each is not None]
     p_values += [1.0] * (planned - len(p_values))
@@ -95,5 +95,5 @@ def against_baselines(
 
 
 def several(comparisons: Sequence[Comparison | None]) -> bool:
-    """Whether any is over more than one seed: below that nothing tells a difference from chance."""
+    """Whether any is over more than one seed: with one, no difference can be distinguished from chance."""
     return any(each is not None and each.n > 1 for each in comparisons)

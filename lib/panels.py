@@ -1,4 +1,4 @@
-"""How runs make up Figure 4: a panel per network, a curve per ordering, of runs that one curve may average."""
+"""How runs make up Figure 4: a panel per network, a curve per ordering, over runs that may be averaged."""
 
 import dataclasses
 import string
@@ -8,8 +8,8 @@ from lib.arms import arms_of
 from lib.metrics import RunMetrics
 from lib.paper import data_name, model_name
 
-LEAST_HEIGHT = 0.05  # of accuracy, that each curve must rise above the axis's lower end; else all are shown whole
-FEW_EPOCHS = 10  # at most so many are marked
+LEAST_HEIGHT = 0.05  # in accuracy, that each curve must rise above the axis's lower end; else all are shown whole
+FEW_EPOCHS = 10  # up to this many are marked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Panel:
 
 
 def panels_of(runs: Sequence[RunMetrics]) -> list[Panel]:
-    """The panels, in the order in which the runs first name the networks."""
+    """The panels, in order of the networks' first appearance among the runs."""
     networks = dict.fromkeys(run.facts.network for run in runs)
     grouped = [tuple(run for run in runs if run.facts.network == network) for network in networks]
     return [_panel(string.ascii_lowercase[place % 26], group) for place, group in enumerate(grouped)]
 
 
 def orderings_of(runs: Sequence[RunMetrics]) -> list[str]:
-    """The orderings, in the order in which the runs first name them."""
+    """The orderings, in order of first appearance among the runs."""
     return list(dict.fromkeys(run.facts.ordering for run in runs))
 
 
 def comparable(runs: Sequence[RunMetrics]) -> list[RunMetrics]:
-    """The runs that one curve may average: an arm's finished ones, and while none is, those under way.
+    """The runs that one curve may average: an arm's finished ones, or if there are none, those under way.
 
-    A mean would jump where a shorter run ends; hence runs under way are drawn as far as all of their arm have come.
+    A mean would jump where a shorter run ends; hence runs under way are cut to the shortest of their arm.
     """
     shown: list[RunMetrics] = []
     for arm in arms_of(runs):

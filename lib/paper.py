@@ -30,7 +30,7 @@ def model_name(block: str) -> str:
 def ordering_name(ordering: str) -> str:
     """An ordering as Figure 2(b) names it: relu_ic_conv is ReLU-IC-Conv2D; baseline_ic is Baseline-IC.
 
-    Raises KeyError where it names no such layer.
+    Raises KeyError for an unknown layer.
     """
     return "-".join("Baseline" if each == "baseline" else LAYERS[each].name for each in ordering.split("_"))
 
@@ -42,11 +42,11 @@ def unit_name(block: str, ordering: str) -> str:
 
 
 def data_name(dataset: str) -> str:
-    """A data set's name for titles; the stand-in says loudly what it is."""
+    """A data set's name for titles; the stand-in's is in capitals."""
     names = {"cifar10": "CIFAR-10", VALIDATION: "CIFAR-10 validation", "synthetic": "SYNTHETIC"}
     return names.get(dataset, dataset)
 
 
 def split_of(dataset: str) -> str:
-    """On which images the accuracy is measured: "test", as all of the study's, or "validation"."""
+    """Which images accuracy is measured on: "test", as in the study, or "validation"."""
     return "validation" if dataset == VALIDATION else "test"

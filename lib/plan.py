@@ -12,9 +12,9 @@ from lib.errors import BadInput
 from lib.strict_yaml import read_mapping
 from lib.words import nearest
 
-OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # dvc.yaml draws the stages from them, so no preset may
-TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of them for VALIDATION
-DIGITS_TO_WRITE = 20  # of a number that is proposed
+OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # not in presets: dvc.yaml makes stages of the last two
+TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of these for VALIDATION
+DIGITS_TO_WRITE = 20  # of a number that is suggested
 
 
 def checked_name(name: str) -> str:
@@ -47,12 +47,12 @@ def ascending(values: list[int]) -> list[int]:
 Name = Annotated[str, AfterValidator(checked_name)]
 OrderingName = Annotated[str, AfterValidator(checked_ordering)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the finger, and ends in a traceback days later
+Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a typo, and would end in a traceback days later
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Strict(BaseModel):
-    """No unknown keys, no text for numbers, no true for 1."""
+    """No unknown keys, no strings for numbers, no true for 1."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -77,7 +77,7 @@ class Study(Strict):
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2, le=32_768)]  # more would have 2^31 values in a map
+    batch_size: Annotated[int, Field(ge=2, le=32_768)]  # more would make maps of over 2^31 values
     optimizer: Literal["adam", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -102,7 +102,7 @@ class Study(Strict):
         ]
 
     def _card(self, network: str, ordering: str, seed: int) -> RunCard:
-        """A run's card, without what this run does not use."""
+        """A run's card, without the fields it does not use."""
         used: dict[str, Any] = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(RunCard)}
         used |= {"network": network, "ordering": ordering, "seed": seed, **self.networks[network].model_dump()}
         used["learning_rate_steps"] = tuple(self.learning_rate_steps)
@@ -127,7 +127,7 @@ class Study(Strict):
         }
 
     def _recipe(self) -> dict[str, Any]:
-        """How the runs are trained, without what none of them uses."""
+        """How the runs are trained, without fields that none uses."""
         recipe: dict[str, Any] = {}
         for card in self.cards():
             recipe |= card.recipe
@@ -135,7 +135,7 @@ class Study(Strict):
 
 
 def read_study(path: Path) -> Study:
-    """Read and check params.yaml. Raises BadInput: one line with the key, its value and the cure."""
+    """Read and check params.yaml. Raises BadInput: one line with the key, its value and the fix."""
     params = read_mapping(path)
     presets = params.pop("presets", {"replication": {}})
     preset = params.get("preset")
@@ -166,7 +166,7 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
     if isinstance(overrides.get("networks"), dict) and isinstance(params.get("networks"), dict):
         networks = params["networks"]
         unknown = [name for name in overrides["networks"] if name not in networks]
-        if unknown and preset == params["preset"]:  # others may go on naming one that was taken away
+        if unknown and preset == params["preset"]:  # others may still name one that was removed
             raise BadInput(
                 f"{path}: {where}networks: there is no network {unknown[0]!r}{nearest(unknown[0], networks)}; "
                 f"take it out here (-S '~{where}networks.{unknown[0]}'), or add it to the top-level networks"
@@ -182,9 +182,9 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
 
 
 def _one_line(error: Any, where: str) -> str:
-    """A pydantic error as: key, value, what is wrong, the cure."""
+    """A pydantic error as: key, value, what is wrong, the fix."""
     value, kind, location = error["input"], error["type"], error["loc"]
-    if location[-1:] == ("[key]",):  # it is a mapping's key that is wrong: the value is the key
+    if location[-1:] == ("[key]",):  # a mapping's key is wrong: the value is the key
         location = (*location[:-2], value)
     key = " ".join((where + ".".join(map(str, location))).split())
     if kind == "missing":
@@ -201,7 +201,7 @@ def _one_line(error: Any, where: str) -> str:
 
 
 def _number_hint(text: str, *, whole: bool) -> str:
-    """How to write what was probably meant: YAML 1.1, which PyYAML reads, sees no number in 1e-3."""
+    """How to write what was probably meant: YAML 1.1, which PyYAML reads, takes 1e-3 for a string."""
     try:
         number = decimal.Decimal(text)
     except decimal.InvalidOperation:

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, and one line an epoch everywhere."""
+"""What a user sees while a run trains: a bar on a terminal, and one line per epoch everywhere."""
 
 import os
 import time
@@ -13,11 +13,11 @@ from lib.stopping import ENDS_WITH_PARENT
 
 
 class Progress:
-    """Progress of one run: its number of epochs, and of training images.
+    """Progress of one run of `epochs` epochs over `images` training images.
 
-    `later` is the work of each of the study's later runs in multiples of this run's: from it, and from the time this
-    run has taken so far, follows about how long all of them will take. None where other runs are trained beside this
-    one: then nothing is said of them.
+    `later` is the work of each of the study's later runs in multiples of this run's: from it, and this run's time so
+    far, the time left for all is estimated. None where other runs are trained beside this one: then no such estimate is
+    shown.
     """
 
     def __init__(self, title: str, epochs: int, images: int, later: Sequence[float] | None) -> None:
@@ -29,7 +29,7 @@ class Progress:
         self.timed_from = 0  # the epochs done at `start`
 
     def resumed(self, history: Sequence[EpochRecord], place: Path) -> None:
-        """Say that the run goes on after the epochs that are done already."""
+        """Say that the run resumes after the epochs already done."""
         self.before = self.timed_from = len(history)
         self.accuracy = f"{history[-1].test_accuracy:7.2%}"
         rest = "nothing is left to train" if self.before == self.epochs else f"goes on with {self.before + 1}"
@@ -38,9 +38,9 @@ class Progress:
     def batches(
         self, epoch: int, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Pass an epoch's batches on and show a bar of how far it is, if standard error is a terminal.
+        """Pass an epoch's batches on, showing a progress bar if standard error is a terminal.
 
-        Not under `make study`, which has a bar of its own: several would overwrite one another.
+        Not under `make study`, which has its own bar: several would overwrite one another.
         """
         hidden = True if ENDS_WITH_PARENT in os.environ else None  # None: unless it is a terminal
         layout = "{desc}  {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} images  {rate_fmt}{postfix}"
@@ -59,13 +59,13 @@ class Progress:
             f"  test accuracy {self.accuracy}  {self.time_left(record.epoch)}",
             flush=True,
         )
-        if self.timed_from == self.before:  # the first epoch here has the start in it: on a GPU, compiling
+        if self.timed_from == self.before:  # the first epoch here includes start-up: on a GPU, compiling
             self.timed_from, self.start = record.epoch, time.monotonic()
 
     def warn_if_slow(self, epoch: float, epochs: int) -> None:
-        """Where training would take over an hour on a CPU, say how long run and study would, and what to do instead.
+        """If training would take over an hour on a CPU, say how long run and study would, and what to do instead.
 
-        `epoch` is how many seconds an epoch of this run takes, `epochs` how many are left.
+        `epoch` is the seconds per epoch of this run, `epochs` how many are left.
         """
         here = epoch * epochs
         if here > 3600:
@@ -79,7 +79,7 @@ class Progress:
             )
 
     def time_left(self, epochs_done: float) -> str:
-        """About how long this run and the whole study will take from now on."""
+        """About how long this run and the whole study will take from now."""
         if epochs_done <= self.timed_from:
             return ""
         pace = (time.monotonic() - self.start) / (epochs_done - self.timed_from)  # seconds an epoch
@@ -95,7 +95,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A span of time as people say it: 45 s, 12 min, 3.5 h, 2.1 days."""
+    """A duration for people: 45 s, 12 min, 3.5 h, 2.1 days."""
     for size, unit in ((86400, "days"), (3600, "h")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""How the runs of a study are trained, as plan/study.json tells it: in words, and where it is unlike the 2021 study."""
+"""How a study's runs are trained, from plan/study.json: in words, and where that differs from the 2021 study."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from typing import Any
 
 from lib.card import is_recipe
 
-# Sec. 2.1, and where that is silent docs/recipe.md's reading: what `preset: replication` says.
+# Sec. 2.1, and where that is silent the choices in docs/recipe.md: `preset: replication`.
 OF_THE_STUDY: dict[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 0.001,
@@ -20,18 +20,18 @@ OF_THE_STUDY: dict[str, Any] = {
 
 
 def in_full(recipe: dict[str, Any]) -> str:
-    """All of a recipe."""
+    """A recipe's parts in words."""
     return ", ".join(_words(recipe).values())
 
 
 def departures(recipe: dict[str, Any]) -> list[str]:
-    """What of a recipe is unlike the study's, whatever the preset is called."""
+    """Where a recipe differs from the study's, whatever the preset is called."""
     words = _words(recipe)
     return [words[key] for key, usual in OF_THE_STUDY.items() if key in words and recipe[key] != usual]
 
 
 def _words(recipe: dict[str, Any]) -> dict[str, str]:
-    """By key; nothing of dropout where no run has any."""
+    """In words, by key; no dropout if no run has any."""
     momentum = f" with momentum {recipe['momentum']:g}" if "momentum" in recipe else ""
     optimizer = {"adam": "Adam", "sgd": "SGD"}.get(recipe["optimizer"], recipe["optimizer"])
     words = {
@@ -52,7 +52,7 @@ def _words(recipe: dict[str, Any]) -> dict[str, str]:
 
 
 def is_sound(recipe: Any) -> bool:
-    """Whether a recipe is as plan writes it. Raises OverflowError for a number that no float can hold."""
+    """Whether a recipe is as plan writes it. Raises OverflowError for a number too large for a float."""
     if not is_recipe(recipe):
         return False
     numbers = ("learning_rate", "weight_decay", "dropout_p", "momentum", "learning_rate_factor")

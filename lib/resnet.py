@@ -17,13 +17,13 @@ from lib.ic import IC
 
 STAGE_WIDTHS = (16, 32, 64)  # feature maps of the three stages, at 32x32, 16x16 and 8x8 (Sec. 2)
 
-# A block's convolutions, one to a unit: (kernel size, output maps in multiples of the stage's width) (Sec. 2).
+# A block's convolutions, one per unit: (kernel size, output maps in multiples of the stage's width) (Sec. 2).
 BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "basic": ((3, 1), (3, 1)),
     "bottleneck": ((1, 1), (3, 1), (1, 4)),
 }
 
-# What may stand in a unit beside its convolution: how to make it for so many channels and a dropout probability.
+# A unit's other layers: how to make each, given the number of channels and the dropout probability.
 LAYERS: dict[str, Callable[[int, float], nn.Module]] = {
     "bn": lambda channels, p: nn.BatchNorm2d(channels),
     "relu": lambda channels, p: nn.ReLU(),
@@ -46,7 +46,7 @@ class Ordering:
         """One of BASELINES, or the ordering whose name is its unit's layers: relu_ic_conv is ReLU-IC-Conv2D (Fig. 2b).
 
         The baseline is the classical block: its last unit has no ReLU, which follows the addition (Fig. 2a).
-        baseline_ic is the same with the IC layer in its units; the study has no such control.
+        baseline_ic is the same with IC layers for its units' BN; the study has no such control.
         """
         if name in BASELINES:
             norm = BASELINES[name]
@@ -56,7 +56,7 @@ class Ordering:
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the image's size (divided by the stride); no bias: normalisations have shifts."""
+    """A convolution that keeps the image's size (divided by the stride); no bias, as normalisations have shifts."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
     def forward(self, maps: torch.Tensor, fusing: fusion.Pass | None = None) -> torch.Tensor:
         if fusing is None:
             return self.after_addition(self.branch(maps) + self.short_connection(maps))
-        short = fusing.through(maps, *self.short_connection.children())  # none of an identity
+        short = fusing.through(maps, *self.short_connection.children())  # an identity has none
         return fusing.through(maps, *grandchildren(self.branch), short, *self.after_addition)
 
 

@@ -1,4 +1,4 @@
-"""plan/study.json and metrics/ -> the study's runs, checked to be of one study."""
+"""plan/study.json and metrics/ -> the study's runs, checked to belong to it."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from lib.words import some
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """What plan says of the study. Raises BadInput that names the file unless it is as plan writes it."""
+    """What plan wrote of the study. Raises BadInput that names the file if it is malformed."""
     study = read_json(path, CURE)
     try:
         runs, report = study["runs"], study["report"]
@@ -36,7 +36,7 @@ def read_study(path: Path) -> dict[str, Any]:
             and type(report["accuracy_from"]) in (int, float)
             and 0 <= report["accuracy_from"] < 1
         )
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # of whatever stands there instead
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # from whatever is there instead
         sound = False
     if not sound:
         raise BadInput(f"{path} is not as plan writes it: {CURE}")
@@ -44,13 +44,13 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def comparisons_of(study: dict[str, Any]) -> int:
-    """How many orderings the study is to compare with their network's baseline, whether or not they are trained yet."""
+    """How many arms the study will compare with their network's baseline, trained yet or not."""
     arms = {RunName.parse(run)[:2] for run in study["runs"]}
     return sum(ordering != BASELINE and (network, BASELINE) in arms for network, ordering in arms)
 
 
 def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
-    """The study's runs that are there; those that are missing, and files of other runs, are named in a line each."""
+    """The study's runs that exist; missing ones, and files of other runs, are named in a line each."""
     with failures_named(folder):
         foreign = sorted({path.stem for path in folder.glob("*.json")} - set(study["runs"]))
         missing = [run for run in study["runs"] if not (folder / f"{run}.json").exists()]
@@ -66,9 +66,10 @@ def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
 
 
 def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
-    """The study's runs that are there, in its order.
+    """The study's runs that exist, in its order.
 
-    Raises BadInput for one that is damaged, was trained otherwise than the study says, or is unlike the others.
+    Raises BadInput for one that is damaged, was trained differently than the study says, or on other data than the
+    rest.
     """
     runs = _there(study, folder)
     for path, run in runs.items():
@@ -78,9 +79,9 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
 
 
 def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetrics]:
-    """Of the study's runs that are there those that were trained as it says; the others are named in a line.
+    """The study's existing runs that were trained as it says; the others are named in a line.
 
-    Raises BadInput for one that is damaged or unlike the others.
+    Raises BadInput for one that is damaged or on other data than the rest.
     """
     there = _there(study, folder)
     otherwise = [run.name for run in there.values() if unlike(run, study)]
@@ -91,13 +92,13 @@ def read_so_far(tool: str, study: dict[str, Any], folder: Path) -> list[RunMetri
 
 def _there(study: dict[str, Any], folder: Path) -> dict[Path, RunMetrics]:
     paths = [folder / f"{run}.json" for run in study["runs"]]
-    with failures_named(folder):  # one that may not be entered
+    with failures_named(folder):  # no permission to enter it
         paths = [path for path in paths if path.exists()]
     return {path: read_metrics(path) for path in paths}
 
 
 def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:
-    """In what a run was trained otherwise than the study says; None where in nothing."""
+    """How a run's training differs from what the study says; None if it does not."""
     same = ("block", "depth", "epochs", "train_images", "test_images")
     told = {key: getattr(run.facts, key) for key in same} | run.facts.recipe
     if not is_wanted(run.facts.dataset, study["dataset"]):
@@ -108,7 +109,7 @@ def unlike(run: RunMetrics, study: dict[str, Any]) -> str | None:
 
 
 def _of_one_data_set(runs: Mapping[Path, RunMetrics]) -> list[RunMetrics]:
-    """The runs. Raises BadInput where they are of two data sets, which `dataset: auto` may come to."""
+    """The runs. Raises BadInput if they are on two data sets, as `dataset: auto` may lead to."""
     for path, run in runs.items():
         first, other = next(iter(runs.items()))
         if run.facts.dataset != other.facts.dataset:

@@ -1,4 +1,4 @@
-"""How far the runs of a study are, as their checkpoints tell, and how long the rest will take."""
+"""How far a study's runs are, by their checkpoints, and how long the rest will take."""
 
 import time
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ class Run:
 
     def __init__(self, card: RunCard, checkpoints: Checkpoints) -> None:
         self.card, self.checkpoints = card, checkpoints
-        self.layers = card.depth  # an epoch's time goes about with it
+        self.layers = card.depth  # an epoch's time is about proportional to it
         self.epoch = self._newest()
-        self.seen: list[tuple[float, int]] = []  # when it was first and last seen to get further, and to which epoch
+        self.seen: list[tuple[float, int]] = []  # time and epoch, when progress was first and last seen
 
     def look(self) -> bool:
-        """Whether it got further since the last look."""
+        """Look again: whether it has progressed since."""
         before, self.epoch = self.epoch, self._newest()
         if self.epoch > before:
             self.seen[1:] = [(time.monotonic(), self.epoch)]
@@ -33,7 +33,7 @@ class Run:
 
     @property
     def timed(self) -> tuple[float, int]:
-        """Seconds, and work in layers times epochs, of the epochs here after the first."""
+        """Seconds, and work in layers times epochs, of the epochs seen here after the first."""
         if not self.seen:
             return 0.0, 0
         (start, first), (end, last) = self.seen[0], self.seen[-1]
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to be waited for."""
+        """Whether there is nothing left to wait for."""
         return self.finished
 
     @property
@@ -55,22 +55,22 @@ class Run:
 
 
 class Pace:
-    """The work of all runs, in layers times epochs, and how long the rest takes.
+    """The work of all runs, in layers times epochs, and an estimate of the time left.
 
-    That is told by each run's epochs after its first here, which has its start in it: imports, kernels to be compiled.
+    It is from each run's epochs here after the first, which includes start-up: imports, compiling kernels.
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.total = sum(run.layers * run.card.epochs for run in runs)
-        self.side_by_side = 0  # the most runs that were seen at work
+        self.side_by_side = 0  # the most runs seen at work at once
 
     @property
     def done(self) -> int:
         return sum(run.layers * run.epoch for run in self.runs)
 
     def summary(self) -> str:
-        """How far all runs are and, once one has ended a second epoch here, how long the rest will take."""
+        """How far all runs are and, once one has finished a second epoch here, how long the rest will take."""
         finished = sum(run.finished for run in self.runs)
         left = self._seconds_left()
         return f"{finished} of {len(self.runs)} runs done" + (
@@ -90,5 +90,5 @@ class Pace:
 
 
 def on_cores() -> int:
-    """How many runs this machine's CPU takes at once: one on each core, as far as the memory goes."""
+    """How many runs this machine's CPU can train at once: one per core, as far as memory allows."""
     return max(1, min(cores(), int(limits.memory() / BYTES_A_RUN)))

@@ -7,7 +7,7 @@ import statistics
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Values over seeds; infinite where a run never got there (it is then only known to be later than its end)."""
+    """Values by seed; infinite where a run never got there (it is then only known to come after its end)."""
 
     values: tuple[float, ...]
 
@@ -26,15 +26,15 @@ class Sample:
 
     @property
     def mean(self) -> float | None:
-        """None without values, and where one is infinite: a mean of the others would leave out the slowest."""
+        """None without values, and if one is infinite: a mean of the others would leave out the slowest."""
         return statistics.fmean(self.values) if self.values and not self.censored else None
 
     @property
     def sd(self) -> float | None:
-        """The standard deviation from n - 1 degrees of freedom; None for fewer than two values, or an infinite one."""
+        """The standard deviation with n - 1 degrees of freedom; None for fewer than two values or an infinite one."""
         return statistics.stdev(self.values) if self.n > 1 and not self.censored else None
 
     @property
     def median(self) -> float | None:
-        """Of all values, the infinite ones last: it needs no guess of how late they are. None without values."""
+        """Of all values, infinite ones last: it needs no guess of how late they are. None without values."""
         return statistics.median(self.values) if self.values else None

@@ -30,7 +30,7 @@ def of_table1(rows: Sequence[table1.Row], dataset: str) -> Section:
 
 
 def of_claims(rows: Sequence[claims.Row]) -> Section:
-    """The measures side by side; where there are two seeds their comparisons too, which are many: folded."""
+    """The measures side by side; with two seeds also their comparisons, folded as there are many."""
     tables = [Table("Each measure: mean ± standard deviation over seeds", claims.overview(rows), 2)]
     if several([row.to_baseline for row in rows]):
         tables += [_comparisons([row for row in rows if row.measure is measure]) for measure in claims.MEASURES]
@@ -38,7 +38,7 @@ def of_claims(rows: Sequence[claims.Row]) -> Section:
 
 
 def _comparisons(rows: Sequence[claims.Row]) -> Table:
-    """One measure's differences to the baselines."""
+    """One measure's differences from the baselines."""
     compared = [row for row in rows if row.to_baseline]
     frame = claims.frame(compared).drop(columns=["Claim", "Measure"])
     supported = _supported(row.to_baseline for row in compared)
@@ -46,5 +46,5 @@ def _comparisons(rows: Sequence[claims.Row]) -> Table:
 
 
 def _supported(comparisons: Iterable[Comparison | None]) -> set[tuple[int, str]]:
-    """The cells of the differences that stand after Holm's correction."""
+    """The cells of differences significant after Holm's correction."""
     return {(at, cells.COMPARISON[0]) for at, each in enumerate(comparisons) if each and each.supported}

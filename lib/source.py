@@ -1,4 +1,4 @@
-"""What a source file means: a digest that its comments, docstrings and layout do not change."""
+"""A digest of a source file's meaning, which comments, docstrings and layout do not change."""
 
 import ast
 import hashlib
@@ -9,13 +9,13 @@ from typing import Any
 def digest(path: Path) -> str:
     """The SHA-256 of what a Python file means to the interpreter.
 
-    A checkpoint made by other code must not pass for this code's, and a better comment must not cost a training.
+    A checkpoint made by other code must not be used, and a better comment must not cost a retraining.
     """
     return hashlib.sha256(repr(_meaning(ast.parse(path.read_bytes()))).encode()).hexdigest()
 
 
 def _meaning(node: Any) -> Any:
-    """A syntax tree as nested lists, without positions, and without statements that are a mere constant (docstrings).
+    """A syntax tree as nested lists, without positions, and without statements that are bare constants (docstrings).
 
     Empty fields are left out, since Python versions differ in which they have.
     """

@@ -1,4 +1,4 @@
-"""How a process ends before its work does: on a signal, at the next step, and with the DVC that started it."""
+"""How a process ends before its work is done: on a signal, at the next step; or with the parent that started it."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ from typing import TypeVar
 from lib.errors import Stopped
 
 Batch = TypeVar("Batch")
-ENDS_WITH_PARENT = "IC_ENDS_WITH_PARENT"  # an environment variable: set for a process that must not outlive its parent
+ENDS_WITH_PARENT = "IC_ENDS_WITH_PARENT"  # environment variable, set for a process that must not outlive its parent
 PR_SET_PDEATHSIG = 1  # prctl(2): send this process a signal when its parent ends
 
 
@@ -20,17 +20,17 @@ class Stop:
     """Turns SIGTERM and SIGINT (Ctrl-C) into Stopped at the next step; the same signal again ends the process at once.
 
     The other one does not: after a Ctrl-C, which a terminal sends to all its processes, their parent sends SIGTERM.
-    DVC takes a stage that exits with 0 for done, so a stop ends with 128 plus the signal's number, always.
+    DVC takes a stage that exits with 0 for done, so a stop always exits with 128 plus the signal's number.
     """
 
     def __init__(self, stage: str = "train") -> None:
-        self.stage = stage  # for what is said
-        self.heard: list[int] = []  # signals, as they came
+        self.stage = stage  # for messages
+        self.heard: list[int] = []  # signals, in order
 
     def listen(self) -> None:
-        """Take over both signals; under DVC or `make study`, also end when they end.
+        """Handle both signals; under DVC, `make study` or a fleet, also end when the parent ends.
 
-        DVC leaves a stage's process behind when it is killed, and its next run would start a second one beside it.
+        A killed DVC leaves its stage's process behind, and its next run would start a second one beside it.
         Raises Stopped if the parent is gone already.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,7 +46,7 @@ class Stop:
         self.heard.append(number)
         if len(self.heard) > 1:
             return
-        # Not print(): the signal may have interrupted one, and a buffered writer cannot be entered twice.
+        # Not print(): the signal may have interrupted one, and buffered writers are not reentrant.
         with contextlib.suppress(OSError):
             os.write(2, f"{self.stage}: {signal.Signals(number).name}: stopping at the next step\n".encode())
 
@@ -64,7 +64,7 @@ class Stop:
 
 
 def end_with_parent() -> None:
-    """Have the system send this process SIGTERM when its parent ends, however it ends; on Linux alone."""
+    """Have the system send this process SIGTERM when its parent ends, however it ends; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -72,8 +72,8 @@ def end_with_parent() -> None:
 def _parent_shares_our_group() -> bool:
     """Whether the process that started this one is still its parent.
 
-    Both start a run in their own process group; whoever inherits an orphan (init, systemd, a container's reaper) is in
-    another one.
+    DVC, `make study` and a fleet start a run in their own process group; whoever inherits an orphan (init, systemd, a
+    container's reaper) is in another one.
     """
     try:
         return os.getpgid(os.getppid()) == os.getpgrp()

@@ -9,11 +9,11 @@ import yaml
 from lib.errors import BadInput
 
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # by YAML 1.1 (PyYAML) than by 1.2 (DVC)
+READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # differently by YAML 1.1 (PyYAML) and 1.2 (DVC)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The file's mapping. Raises BadInput: one line with the file, the place in it and the cure."""
+    """The file's mapping. Raises BadInput: one line with the file, the place in it and the fix."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except FileNotFoundError:
@@ -26,7 +26,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Refuses what PyYAML and DVC do not read alike: a key that stands twice, a number like 010 or 1:30."""
+    """Refuses what PyYAML and DVC read differently: a duplicate key, a number like 010 or 1:30."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

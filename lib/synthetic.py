@@ -1,8 +1,8 @@
 """The stand-in data set: CIFAR-10's shapes and class count from a seed, for machines without the real one.
 
-Every class owns a coarse colour pattern. An image is its class's pattern at a random place, mixed with the fainter
-pattern of some other class and with noise: learnable by convolutions, not by looking at single pixels. All arithmetic
-is on integers, so that a seed gives the same bytes on every machine.
+Every class has a coarse colour pattern. An image is its class's pattern at a random place, mixed with the fainter
+pattern of some other class and with noise: learnable by convolutions, but not from single pixels. All arithmetic is on
+integers, so that a seed gives the same bytes on every machine.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def generate(seed: int, images_per_file: int = IMAGES_PER_FILE) -> dict[str, Spl
 
 
 def _patterns(generator: np.random.Generator) -> np.ndarray:
-    """A smooth colour pattern of each class (classes, 32, 32, 3), of mean 0, so that no colour gives a class away."""
+    """A smooth colour pattern per class (classes, 32, 32, 3), of mean 0, so that no colour reveals a class."""
     coarse = generator.integers(-128, 128, (len(CLASSES), 8, 8, 3), dtype=np.int32)
     fine: np.ndarray = coarse.repeat(4, axis=1).repeat(4, axis=2)
     for axis in (1, 2):  # a running mean over five pixels, around the edge

@@ -1,4 +1,4 @@
-"""Table 1: test accuracy at the end of training, beside its network's baseline and the study's."""
+"""Table 1: test accuracy at the end of training, compared with the network's baseline and the paper."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from lib.words import counted
 
 NAMES = ["Model", "Depth", "Layers in Residual Unit"]
 PAPER = ["Paper", "Difference to paper"]
-DECIMALS = 4  # the paper's
+DECIMALS = 4  # as in the paper
 
 ONE_SEED = (
     "No ordering has two finished seeds in common with its network's baseline, so chance cannot be judged: this table "
@@ -39,7 +39,7 @@ class Row:
     model: str
     depth: int
     layers: str  # "2x{ReLU-IC-Conv2D}", or "Baseline"
-    accuracy: Sample  # of the finished runs, of the last epoch
+    accuracy: Sample  # of the finished runs, at the last epoch
     to_baseline: Comparison | None  # None for a baseline, and where the network has none
     paper: float | None
 
@@ -49,11 +49,11 @@ class Row:
 
 
 def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
-    """The table's rows, in the order in which the runs first name a network and an ordering.
+    """The table's rows, a row per arm, in order of first appearance among the runs.
 
-    `planned` is how many comparisons with a baseline the study is to have, whether or not their runs are there yet.
-    A run that is not finished has no accuracy "at the end of training" yet, and counts as missing. Raises BadInput
-    where a seed stands twice.
+    `planned` is how many comparisons with a baseline the study will have, whether or not their runs exist yet.
+    An unfinished run has no accuracy "at the end of training" yet, and counts as missing. Raises BadInput where a seed
+    occurs twice.
     """
     arms = arms_of(runs)
     compared = corrected(against_baselines(arms, accuracy), planned)
@@ -61,7 +61,7 @@ def rows(runs: Sequence[RunMetrics], planned: int = 0) -> list[Row]:
 
 
 def accuracy(run: RunMetrics) -> float:
-    """What the study measures a run by, fixed before: the last epoch's test accuracy."""
+    """The study's measure of a run, fixed in advance: the last epoch's test accuracy."""
     return run.test_accuracy
 
 
@@ -80,7 +80,7 @@ def _row(arm: Arm, comparison: Comparison | None) -> Row:
 
 
 def frame(table: Sequence[Row], dataset: str) -> pd.DataFrame:
-    """The whole table as texts, a column per head, empty where there is nothing to say."""
+    """The whole table as text, empty where there is nothing to say."""
     heads = [*NAMES, _data(dataset), "n", *cells.COMPARISON, *PAPER]
     return pd.DataFrame(
         [
@@ -101,7 +101,7 @@ def _data(dataset: str) -> str:
 
 
 def to_csv(table: Sequence[Row], dataset: str) -> str:
-    """The table as CSV, a number to a field; what is not there is an empty field."""
+    """The table as CSV, one number per field; missing values are empty fields."""
     heads = [*NAMES, _data(dataset), "Standard deviation", "n", *cells.NUMBERS, *PAPER]
     fields = [
         [
@@ -117,7 +117,7 @@ def to_csv(table: Sequence[Row], dataset: str) -> str:
 
 
 def reading(table: Sequence[Row]) -> str:
-    """What the table can tell and how to read it, in a sentence or a few."""
+    """What the table can show and how to read it, in a few sentences."""
     compared = [row.to_baseline for row in table if row.to_baseline]
     if not several(compared):
         return ONE_SEED
@@ -128,8 +128,8 @@ def reading(table: Sequence[Row]) -> str:
 def to_markdown(table: Sequence[Row], dataset: str, caption: str) -> str:
     """The table as Markdown under its caption, and how to read it.
 
-    In two parts, neither wider than a terminal: the paper's columns, then the comparisons with the baselines where
-    there are two seeds; of one seed they would be one number minus another.
+    In two parts, neither wider than a terminal: the paper's columns, then the comparisons with the baselines if there
+    are two seeds; with one seed they would be one number minus another.
     """
     whole = frame(table, dataset)
     parts = [f"{caption}\n", markdown.table(whole[[*NAMES, _data(dataset), "n", *PAPER]], NAMES[:2])]

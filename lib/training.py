@@ -1,4 +1,4 @@
-"""The one training loop: it would train any classifier, on any device."""
+"""The one training loop, for any classifier on any device."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from lib.errors import BadInput
 from lib.metrics import EpochRecord
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-STEPS_BETWEEN_CHECKS = 50  # how often the host looks at the loss; each look waits for the device
+STEPS_BETWEEN_CHECKS = 50  # of the loss, on a CPU; on a GPU each check would wait for the device
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Recipe:
 
 
 class Tally:
-    """Sums over images, kept on the device; divided once, when they are read."""
+    """Sums over images, kept on the device; divided only when read."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -72,7 +72,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """Adam (PyTorch's betas and eps) or SGD. Weight decay is the L2 penalty on every parameter."""
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
-    # On a GPU the rate is a tensor: a captured step reads there what set_rate wrote.
+    # On a GPU the rate is a tensor: a captured step reads what set_rate wrote there.
     rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
     how: dict[str, Any] = {"lr": rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
@@ -90,7 +90,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def forward(model: nn.Module, batch: Batch, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy () and logits (B, classes); with bfloat16 the network's arithmetic is in mixed precision."""
+    """Mean cross-entropy () and logits (B, classes); with bfloat16 the network runs in mixed precision."""
     images, labels = batch
     mixed = precision != "float32"
     with torch.autocast(images.device.type, dtype=PRECISIONS[precision], enabled=mixed):
@@ -102,7 +102,7 @@ def forward(model: nn.Module, batch: Batch, precision: str) -> tuple[torch.Tenso
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, precision: str, tally: Tally) -> None:
-    """One step down the gradient; what the batch came to is added to the tally."""
+    """One optimizer step; the batch's results are added to the tally."""
     optimizer.zero_grad(set_to_none=True)
     loss, logits = forward(model, batch, precision)
     loss.backward()
@@ -113,7 +113,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
 def stepper(
     model: nn.Module, optimizer: torch.optim.Optimizer, precision: str, tally: Tally
 ) -> Callable[[Batch, int], None]:
-    """How to take a training step, given a batch and the seed of its dropout: captured on a GPU, plainly elsewhere."""
+    """A function that takes a training step, given a batch and its dropout seed: captured on a GPU, plain elsewhere."""
 
     def step(batch: Batch) -> None:
         train_step(model, optimizer, batch, precision, tally)
@@ -155,7 +155,7 @@ def fit(
 
     Between two steps another run may have the process: nothing here depends on what happens then.
     `train_batches(epoch)` gives an epoch's data, `seed(epoch, step)` the seed of a step's dropout; both count from 1.
-    A snapshot shares the model's memory: save it before asking for more.
+    On a CPU a snapshot shares the model's memory: save it before asking for more.
     Raises BadInput if a loss is no longer finite.
     """
     device = next(model.parameters()).device
@@ -170,7 +170,7 @@ def fit(
     for epoch in range(start.epoch + 1, recipe.epochs + 1):
         set_rate(optimizer, rate := learning_rate(recipe, epoch))
 
-        # Train. Every step has its own stream of random numbers: nothing before it can disturb it.
+        # Train. Every step has its own dropout seed: nothing before it can disturb it.
         model.train()
         for each in train.sums():
             each.zero_()
@@ -197,7 +197,7 @@ def on_cpu(state: Any) -> Any:
 
 
 def check_finite(tally: Tally, epoch: int) -> None:
-    """Raise BadInput if a loss was NaN or infinite: every later number would be one too."""
+    """Raise BadInput if a loss was NaN or infinite: all later ones would be too."""
     if not math.isfinite(loss := tally.loss.item()):
         raise BadInput(
             f"the loss became {loss} in epoch {epoch}; the records of earlier epochs are kept: "
@@ -206,7 +206,7 @@ def check_finite(tally: Tally, epoch: int) -> None:
 
 
 def seconds_per_step(model: nn.Module, recipe: Recipe, batch: Batch) -> float:
-    """The time of one plain training step here, the faster of two after one to warm up; the model stays as it is."""
+    """Seconds of one plain training step here, the faster of two after a warm-up; the model is left unchanged."""
     trial = copy.deepcopy(model).train()
     optimizer = make_optimizer(recipe, trial)
     tally = Tally(batch[0].device)

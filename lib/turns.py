@@ -8,23 +8,23 @@ import torch
 
 from lib.errors import StageError, Stopped, status_of
 
-AT_ONCE = 8  # more would share a GPU's arithmetic without filling it better
+AT_ONCE = 8  # more would share a GPU without filling it better
 
 
 def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
-    """Go through all runs, by name, a step of each at a time: at most AT_ONCE, and on a GPU as its memory holds.
+    """Advance all runs, by name, in turn, a step each: at most AT_ONCE, and on a GPU as many as fit its memory.
 
-    On a CPU that gains nothing, and memory is not looked at: give it few.
+    On a CPU that gains nothing, and memory is not checked: give it few.
 
-    One that fails does so alone: it is named, and the others go on. Raises StageError at the end if any did, and
-    Stopped at once if the process is to stop.
+    A run that fails is named, and the others go on. Raises StageError at the end if any did, and Stopped at once if the
+    process is to stop.
     """
     waiting, active = list(runs), dict[str, torch.cuda.Stream | None]()
     failed: dict[str, StageError] = {}
     largest = 0  # bytes of GPU memory that a run took
     while waiting or active:
         has_room = bool(waiting) and len(active) < AT_ONCE
-        free = free_bytes() if has_room else 0  # asking costs time at every step, and matters to the next run alone
+        free = free_bytes() if has_room else 0  # asking takes time at every step, and matters only before a start
         starts = has_room and (not active or free >= 2 * largest)  # the next may be twice as large as those before
         if starts:
             active[waiting.pop(0)] = _stream()
@@ -39,7 +39,7 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
             except StageError as error:
                 del active[name]
                 failed[name] = error.with_traceback(None)
-                error.__context__ = error.__cause__ = None  # with its frames goes the memory that the run has taken
+                error.__context__ = error.__cause__ = None  # without its frames, the run's memory is freed
                 if len(runs) > 1:
                     print(f"train: {name}: {error}", file=sys.stderr, flush=True)
         if starts:
@@ -58,7 +58,7 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
 
 
 def free_bytes() -> int:
-    """What the GPU has left; 0 where there is none or it does not answer, which the runs will meet and explain."""
+    """The GPU's free memory; 0 if there is none or it does not answer, which the runs will meet and explain."""
     with contextlib.suppress(RuntimeError):
         return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     return 0

@@ -1,4 +1,4 @@
-"""Counts, lists of names and near misses in sentences."""
+"""Counts, lists of names and near misses as text."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ def counted(count: int, what: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """The names with commas; of many, the first and how many more."""
+    """The names, comma-separated; of many, the first and how many more."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def nearest(word: Any, known: Iterable[Any]) -> str:
-    """As "; did you mean epochs?", of what is known and most like the word; nothing where nothing is."""
+    """As "; did you mean epochs?", for the known word most like this one; empty if none is close."""
     matches = difflib.get_close_matches(str(word), map(str, known), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""

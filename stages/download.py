@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def wanted_data_set(path: Path) -> str:
-    """The data set that the study in a file is of. Raises BadInput that names the file."""
+    """The data set that a study's file names. Raises BadInput that names the file."""
     study = read_json(path, CURE)
     wanted = study.get("dataset") if isinstance(study, dict) else None
     if wanted not in obtain.DATA_SETS:

@@ -1,10 +1,10 @@
 """plan/, data/cifar10/ -> checkpoints/ of every stale run, trained on a Ray cluster; then `dvc repro` collects them.
 
 Asks DVC which train stages are stale, and trains each as `python -m stages.train` on a node with a free core, or on a
-GPU, several side by side. Code, cards and data travel; no disk is shared. Every checkpoint comes home as it is made:
-what dies goes on from there, and so does this command when it is stopped, or killed, and given again.
-Exit status: 0 all written, 1 or 2 something to mend, 75 try again, 130 or 143 stopped by a signal. Runs that failed
-are named at the end, and the others are collected.
+GPU, several side by side. Code, cards and data are sent; no disk is shared. Every checkpoint is sent back as it is
+made: whatever dies resumes from there, and so does this command when it is stopped or killed and run again.
+Exit status: 0 all written, 1 or 2 something to fix, 75 try again, 130 or 143 stopped by a signal. Runs that failed are
+named at the end, and the others are collected.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def collect(runs: Sequence[str], stop: Stop) -> None:
-    """Let DVC collect these runs alone; where it cannot, say so: what has failed is to be named all the same."""
+    """Let DVC collect these runs alone; if it cannot, say so and go on: what has failed must still be named."""
     try:
         if runs:
             dvc.run(stop.check, "repro", "--single-item", *(f"train@{run}" for run in runs))
@@ -66,14 +66,14 @@ def collect(runs: Sequence[str], stop: Stop) -> None:
 
 
 def require_installed() -> None:
-    """Raise BadInput that names the cure unless DVC, and what the fleet needs on top, are here."""
+    """Raise BadInput that names the fix unless DVC, and what the fleet needs on top, are here."""
     for package in ("dvc", "ray", "rich"):
         if importlib.util.find_spec(package) is None:
             raise BadInput(f"{package} is not installed here: `make fleet` installs it (requirements-fleet.txt)")
 
 
 def train(runs: Sequence[str], address: str, stop: Stop) -> dict[str, StageError]:
-    """Train what is left of these runs on a cluster; why each failed that did, by its name."""
+    """Train what is left of these runs on a cluster; returns why each failed that did, by name."""
     files = cifar10.verified_files(DATA)[1]
     members, failed = members_of(runs, cifar10.digest(files))
     with held(members):
@@ -83,7 +83,7 @@ def train(runs: Sequence[str], address: str, stop: Stop) -> dict[str, StageError
 
 
 def members_of(runs: Sequence[str], data_sha256: str) -> tuple[list[Member], dict[str, StageError]]:
-    """The runs by their cards, and why those are none whose card is not sound."""
+    """The runs as members, and the errors of those whose card is invalid."""
     members, failed = list[Member](), dict[str, StageError]()
     for run in runs:
         path = Path("plan", f"{run}.json")
@@ -96,7 +96,7 @@ def members_of(runs: Sequence[str], data_sha256: str) -> tuple[list[Member], dic
 
 
 def train_on(address: str, members: Sequence[Member], files: dict[str, bytes], stop: Stop) -> None:
-    """Train members on the cluster at that address, under a table that shows how far they are."""
+    """Train members on the cluster at that address, with a table that shows their progress."""
     from lib.cluster import Cluster  # Ray and rich may be missing: require_installed() says so
     from lib.fleet_table import FleetTable
 
@@ -127,7 +127,7 @@ def code_that_trains() -> Iterator[Path]:
 
 
 def failure(failed: dict[str, StageError], of: int) -> StageError:
-    """Name each run that failed, and why; the error to end with."""
+    """Name each run that failed, and why; returns the error to end with."""
     for run, error in failed.items():
         print(f"fleet: {run}: {error}", file=sys.stderr, flush=True)
     others = ", the others are trained" * (len(failed) < of)

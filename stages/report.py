@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def plots(study: dict[str, Any], runs: Sequence[RunMetrics]) -> dict[str, bytes]:
-    """What the report shows, by file name."""
+    """The report's files, by name."""
     dataset, caption, settings = runs[0].facts.dataset, circumstances.in_a_line(study, runs), study["report"]
     planned = comparisons_of(study)
     table, measures = table1.rows(runs, planned), claims.rows(runs, planned)

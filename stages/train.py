@@ -1,8 +1,8 @@
 """plan/<run>.json + data/cifar10/ -> metrics/<run>.json, models/<run>.pt. Needs no DVC.
 
-A run that was stopped goes on from its last whole epoch, kept in checkpoints/; one that is finished there is collected
-in seconds. Several cards are trained side by side in this process, taking turns at every step, to the bit as if each
-were alone: on a GPU, which one such run cannot fill, each has a stream of its own. A CPU gains nothing by it.
+A stopped run resumes after its last complete epoch, kept in checkpoints/; one that is finished there is collected in
+seconds. Several cards are trained side by side in this process, taking turns at every step, bit for bit as if each were
+alone: on a GPU, which one such run cannot fill, each has its own stream. A CPU gains nothing by it.
 Exit status: 0 all written, 2 bad input, 75 try again (busy), 130 or 143 stopped by a signal.
 """
 
@@ -35,7 +35,7 @@ from lib.turns import AT_ONCE, in_turns
 from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
-DECIDES_RESULTS = (  # a checkpoint made by other code than this is another run's
+DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "lib/captured.py",
     "lib/card.py",
     "lib/cast.py",
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 class Shared:
-    """What the runs of this process have in common: an end, the images in memory, threads, and time."""
+    """What the runs of this process share: the stop, the images in memory, and threads."""
 
     def __init__(self, stop: Stop, runs: int) -> None:
         self.stop = stop
@@ -77,12 +77,12 @@ class Shared:
         self.data = functools.cache(cifar10.load)
         self.served = functools.cache(cifar10.served)
         self.writers = ThreadPoolExecutor(runs) if runs > 1 else None
-        self.threads: int | None = None  # of PyTorch's on the CPU, once a run has taken them
+        self.threads: int | None = None  # PyTorch's on the CPU, once a run has set them
 
     def take_threads(self, wanted: int) -> None:
         """Set the number of threads for all runs. Raises BadInput for a run that was trained with another number.
 
-        It would change the others' results, or they its.
+        Either its results or the others' would change.
         """
         if self.threads not in (None, wanted):
             raise BadInput(
@@ -93,19 +93,19 @@ class Shared:
         torch.set_num_threads(wanted)
 
     def meanwhile(self, do: Callable[[Snapshot], None], snapshot: Snapshot) -> Iterator[None]:
-        """Do it while the other runs, if any, go on: otherwise a GPU would stand idle."""
+        """Do it while the other runs, if any, go on: otherwise a GPU would be idle."""
         if self.writers is None:
             do(snapshot)
             return
         doing = self.writers.submit(do, snapshot)
         while not doing.done():
-            time.sleep(0.001)  # otherwise runs that all wait would keep the writers from working
+            time.sleep(0.001)  # otherwise runs that all wait would starve the writers
             yield
         doing.result()
 
 
 def train(card: RunCard, study: list[RunCard], shared: Shared) -> Iterator[None]:
-    """Train a card's run, or what is left of it, step by step; between two steps other runs may have their turn.
+    """Train a card's run, or what is left of it, step by step; between two steps other runs may take their turns.
 
     The rest of the study matters only to the progress display.
     """
@@ -127,18 +127,18 @@ def train(card: RunCard, study: list[RunCard], shared: Shared) -> Iterator[None]
             require_room(weights.parent, size)
             checkpoints.require_room(checkpoint_size, card.epochs)
             for after_step in steps(card, data, model, done, progress, shared):
-                if after_step is not None:  # the step was an epoch's last
+                if after_step is not None:  # an epoch has ended
                     snapshot = after_step
                     yield from shared.meanwhile(checkpoints.save, snapshot)
                     write_metrics(metrics, facts_of(card, data, model, snapshot), snapshot.history)
                     progress.epoch(snapshot.history[-1])
                 yield
-        assert snapshot is not None  # a card asks for an epoch at least
+        assert snapshot is not None  # a card has at least one epoch
         write_whole(weights, weights_file(snapshot))
 
 
 def outputs_of(card: RunCard) -> tuple[Path, Path]:
-    """A run's metrics and its weights."""
+    """The paths of a run's metrics and weights."""
     return Path("metrics", f"{card.name}.json"), Path("models", f"{card.name}.pt")
 
 
@@ -156,14 +156,14 @@ def checkpoints_of(card: RunCard, data_sha256: str) -> Checkpoints:
 
 
 def checkpoint_root() -> Path:
-    """Where all checkpoint folders lie: in DVC's root, so that one experiment's temporary folder finds another's."""
+    """Where all checkpoint folders are: in DVC's root, so that experiments in temporary folders share them."""
     return Path(os.environ.get("DVC_ROOT", "."), "checkpoints")
 
 
 def steps(
     card: RunCard, data: cifar10.DataSet, model: ResNet, done: Snapshot | None, progress: Progress, shared: Shared
 ) -> Iterator[Snapshot | None]:
-    """Train the epochs that are not done yet on the card's device: a snapshot after each, None after other steps."""
+    """Train the remaining epochs on the card's device: yields None after each step, and a snapshot after each epoch."""
     device = pick_device(card.device)
     make_deterministic()
     if device.type == "cpu":
@@ -198,12 +198,12 @@ def model_of(card: RunCard) -> ResNet:
 
 
 def recipe_of(card: RunCard) -> training.Recipe:
-    """What of a card is the training loop's."""
+    """The training loop's part of a card."""
     return training.Recipe(**{field.name: getattr(card, field.name) for field in dataclasses.fields(training.Recipe)})
 
 
 def bytes_of(model: ResNet) -> tuple[int, int]:
-    """The most bytes on the disk that the weights take, and a checkpoint: with Adam's two moments, and the history."""
+    """The most bytes on disk of the weights, and of a checkpoint: with Adam's two moments, and the history."""
     weights = sum(each.nbytes for each in model.state_dict().values())
     return weights, 3 * weights + 1_000_000
 
@@ -211,7 +211,7 @@ def bytes_of(model: ResNet) -> tuple[int, int]:
 def progress_of(card: RunCard, study: list[RunCard], data: cifar10.DataSet, *, alone: bool) -> Progress:
     """The display of a run of a study; a run's time is about proportional to its depth.
 
-    `alone`: no other run is trained in this process, so that the study's later ones come after it.
+    `alone`: no other run is trained in this process, so the study's later ones come after it.
     """
     place = study.index(card) + 1
     title = f"run {place} of {len(study)}  {card.name} ({card.depth} layers, {data.name})"
@@ -220,7 +220,7 @@ def progress_of(card: RunCard, study: list[RunCard], data: cifar10.DataSet, *, a
 
 
 def facts_of(card: RunCard, data: cifar10.DataSet, model: ResNet, snapshot: Snapshot) -> RunFacts:
-    """The circumstances of a run's result: where it was trained, which may not be here."""
+    """The facts of a run's result, including where it was trained, which may not be here."""
     return RunFacts(
         network=card.network,
         block=card.block,
