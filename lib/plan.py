@@ -77,7 +77,7 @@ class Study(Strict):
     augmentation: Literal["none", "crop_flip"]
     dropout_p: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2, le=32_768)]  # more would make maps of over 2^31 values
+    batch_size: Annotated[int, Field(ge=2, lt=32_768)]  # that many would make maps of 2^31 values
     optimizer: Literal["adam", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -1,5 +1,6 @@
 """Small data folders for every test that needs data; nothing here touches the network or a real data set."""
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -12,6 +13,12 @@ import torch
 from lib import cifar10, synthetic
 
 IMAGES_PER_FILE = 40
+
+with contextlib.suppress(ImportError):  # on a rented GPU there is no Hypothesis
+    from hypothesis import settings
+
+    settings.register_profile("the same cases on any machine", deadline=None, derandomize=True)
+    settings.load_profile("the same cases on any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,6 +35,14 @@ STUDY = {
     "presets": {"replication": {}},
     "report": {"figure_dpi": 50, "accuracy_from": 0.0},
 }
+# In lib/stopping.py of every such project: a training waits while all paths that the variable names are there.
+HOLD = """\
+        import glob, time
+        while self.stage == "train" and not self.heard and all(
+            map(glob.glob, os.environ.get("IC_TEST_HOLD", "nowhere").split(os.pathsep))
+        ):
+            time.sleep(0.01)
+"""
 ALL_CARDS = """
 import runpy, sys
 for card in sys.argv[1:]:
@@ -76,6 +84,7 @@ class Project:
                 shutil.copy2(ROOT / name, folder / name)
         project = cls(folder)
         project.edit("lib/synthetic.py", "IMAGES_PER_FILE = 10_000", "IMAGES_PER_FILE = 40")  # 1 MB instead of 184
+        project.edit("lib/stopping.py", "        if self.heard:\n", f"{HOLD}        if self.heard:\n")
         project.configure(**STUDY)
         project.run("git", "init", "--quiet")
         project.commit()
@@ -111,6 +120,10 @@ class Project:
         return set((self.folder / "checkpoints").glob(f"{run}-*"))
 
     # Commands.
+
+    def held(self, run: str, epoch: int) -> dict[str, str]:
+        """For a command's environment: that run's training waits after that epoch until a signal comes."""
+        return {"IC_TEST_HOLD": f"{self.folder}/checkpoints/{run}-*/epoch-{epoch:04}.ckpt"}
 
     def environment(self, **extra: str) -> dict[str, str]:
         """This one without what a user's settings could change, and with DVC's site-wide files beside the project."""

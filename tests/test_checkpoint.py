@@ -10,7 +10,6 @@ import pickle
 import re
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -604,11 +603,13 @@ def test_memory_that_runs_out_while_reading_is_no_damage(
     assert_is(checkpoints.newest(9), 1)
 
 
-def test_asking_who_holds_a_folder_does_not_keep_a_run_out_of_it(tmp_path: Path) -> None:
+def test_asking_who_holds_a_folder_does_not_keep_a_run_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Somebody else has the lock for the instant of asking: the run tries again."""
     folder = tmp_path / "run"
     folder.mkdir()
     asker = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(asker, fcntl.LOCK_SH)
-    threading.Timer(0.04, os.close, (asker,)).start()
+    monkeypatch.setattr(lock.time, "sleep", lambda _: os.close(asker))
     os.close(lock.take(folder, "run"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -288,15 +289,25 @@ def test_the_rwlock_is_judged_as_dvc_would(content: str | None, mark: str, empty
     assert (str(os.getpid()) in found.found) == (mark == NOTE)
 
 
-@pytest.mark.parametrize("content", ["", "{", "null", '{"other": {}}', '{"write": {"/a": {"pid": "x", "cmd": ""}}}'])
-def test_dvc_itself_refuses_what_is_called_broken(content: str, empty: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "null", '{"other": {}}', '{"write": {"/a": {"pid": "x", "cmd": ""}}}'),
+        pytest.param(json.dumps({"write": {"/a": entry(os.getppid())}}), id="alive"),
+    ],
+)
+def test_dvc_itself_refuses_what_is_called_broken_or_held_until_it_is_deleted(content: str, empty: Path) -> None:
     rwlock = pytest.importorskip("dvc.rwlock")
     from dvc.fs import localfs
+    from dvc.lock import LockError
 
+    lock = functools.partial(rwlock.rwlock, str(empty), localfs, "dvc repro", [], ["/a"], False)
     write_whole(Path("rwlock"), content.encode())
-    with pytest.raises((rwlock.RWLockFileCorruptedError, rwlock.RWLockFileFormatError)):
-        with rwlock.rwlock(str(empty), localfs, "dvc repro", [], [], False):
-            pass
+    with pytest.raises((rwlock.RWLockFileCorruptedError, rwlock.RWLockFileFormatError, LockError)), lock():
+        pass
+    Path("rwlock").unlink()
+    with lock():
+        pass
 
 
 def test_dvcs_lock_is_free_unless_a_process_holds_it(empty: Path) -> None:

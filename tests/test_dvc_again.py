@@ -1,19 +1,17 @@
-"""The pipeline under DVC, end to end: what is done already, after an edit or a failure, on damaged data, behind locks.
+"""The pipeline under DVC, end to end: what is done already, after an edit or a failure, on damaged data.
 
 Every test has a project of its own, a copy of one in which stages are done already, and types what a user would type.
 """
 
 import fcntl
 import hashlib
-import json
-import os
 import re
 import shutil
 from pathlib import Path
 
-import psutil
 import pytest
 
+from lib import cifar10
 from tests.dvc_project import (
     BASELINE,
     EPOCHS,
@@ -21,7 +19,6 @@ from tests.dvc_project import (
     LAST,
     RUNS,
     TRAINED,
-    TRAININGS,
     Project,
     cached,
     skipped,
@@ -33,24 +30,6 @@ pytestmark = pytest.mark.slow
 
 
 # What is there already.
-
-
-def test_a_run_that_was_trained_without_dvc_is_collected(begun: Project, all_done: Project) -> None:
-    assert TRAINED.search(begun.train_without_dvc(LAST))
-    (begun.folder / f"metrics/{LAST}.json").unlink()  # as if only checkpoints/ had been brought from elsewhere
-    (begun.folder / f"models/{LAST}.pt").unlink()
-    output = begun.dvc("repro", *TRAININGS)
-    assert f"epochs 1 to {EPOCHS} are in " in output and "nothing is left to train" in output
-    assert not TRAINED.search(output)
-    assert begun.results("metrics", "models") == all_done.results("metrics", "models")
-
-
-def test_more_epochs_continue_a_run_and_equal_a_straight_one(finished: Project, tmp_path: Path) -> None:
-    finished.configure(epochs=EPOCHS + 2)
-    output = finished.dvc("repro", f"train@{IC}")
-    assert f"goes on with {EPOCHS + 1}" in output and len(TRAINED.findall(output)) == 2
-    undisturbed = straight(finished, tmp_path / "straight", orderings=["conv_relu_ic"])
-    assert undisturbed.items() <= finished.results("metrics", "models").items()
 
 
 def test_fewer_epochs_are_not_answered_with_the_longer_run(finished: Project, tmp_path: Path) -> None:
@@ -181,38 +160,4 @@ def test_a_flipped_bit_in_the_cache_that_dvc_overlooks_is_found_and_the_cure_wor
 
     # The cache is cured too: every experiment in a folder of its own draws its data from there.
     check_out_data(finished)
-    assert "nothing is left to train" in finished.train_without_dvc(BASELINE)
-
-
-# Locks left behind. They are DVC's own; these tests are what the README says about them.
-
-
-@pytest.mark.parametrize("content", [b"", b'{"write": {"/'], ids=["empty", "torn"])
-def test_a_lock_file_that_a_crash_left_torn_stops_dvc_until_it_is_deleted(content: bytes, begun: Project) -> None:
-    lock = begun.folder / ".dvc/tmp/rwlock"
-    lock.write_bytes(content)
-    output = begun.dvc("repro", f"train@{BASELINE}", status=255)
-    assert f"Unable to read RWLock-file '{lock.relative_to(begun.folder)}'. JSON structure is corrupted" in output
-    lock.unlink()
-    assert skipped(BASELINE) in begun.dvc("repro", f"train@{BASELINE}")
-
-
-def test_a_lock_whose_process_number_another_program_has_by_now_stops_dvc_until_it_is_deleted(begun: Project) -> None:
-    lock = begun.folder / ".dvc/tmp/rwlock"
-    model = str(begun.folder / f"models/{BASELINE}.pt")
-    lock.write_text(json.dumps({"write": {model: {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}}))
-    output = begun.dvc("repro", f"train@{BASELINE}", status=255)
-    assert "is busy, it is being blocked by" in output
-    assert f"(PID {os.getpid()}): dvc repro" in output
-    assert "you can manually remove" in output
-    lock.unlink()
-    assert skipped(BASELINE) in begun.dvc("repro", f"train@{BASELINE}")
-
-
-def test_a_lock_of_a_process_that_is_gone_is_cleared_by_dvc_itself(begun: Project) -> None:
-    gone = max(psutil.pids()) + 1_000_000
-    lock = begun.folder / ".dvc/tmp/rwlock"
-    model = str(begun.folder / f"models/{BASELINE}.pt")
-    lock.write_text(json.dumps({"write": {model: {"pid": gone, "cmd": "dvc repro"}}, "read": {}}))
-    output = begun.dvc("repro", f"train@{BASELINE}")
-    assert "Auto removed it from the lock file" in output and skipped(BASELINE) in output
+    cifar10.verified_files(finished.folder / "data/cifar10")

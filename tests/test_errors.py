@@ -1,5 +1,6 @@
 """lib/errors.py: how a process ends when it cannot go on."""
 
+import os
 import subprocess
 import sys
 
@@ -30,10 +31,11 @@ def test_what_an_error_quotes_cannot_break_its_line_or_speak_to_the_terminal():
 @pytest.mark.parametrize("lines", [1, 100_000], ids=["written as it ends", "written meanwhile"])
 def test_where_nobody_reads_the_output_any_more_it_ends_without_a_word(lines):
     code = f"from lib.errors import errors_exit\nwith errors_exit('x'):\n  for _ in range({lines}): print('line')"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert (process.stderr.read(), process.wait()) == (b"", 141)
-    process.stderr.close()
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (process.stderr, process.returncode) == (b"", 141)
 
 
 def test_what_the_terminals_encoding_lacks_is_printed_otherwise():

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lib import claims_figure, drawing, figure4, plan
 from lib.results import collect, read_study
+from stages import report
 from tools import compare
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +68,40 @@ def test_a_kept_study_has_all_its_runs_and_no_other(folder, capsys):
     runs = collect(study, folder / "metrics")
     assert capsys.readouterr().out == ""
     assert [run.name for run in runs if run.finished] == study["runs"]
+
+
+@pytest.fixture
+def tables_of(monkeypatch):
+    """What stages.report writes of these metrics, by file name, without the figures: a version's bytes are its own."""
+    for module in (figure4, claims_figure):
+        monkeypatch.setattr(module, "draw", lambda *_: None)
+    monkeypatch.setattr(drawing, "rendered", lambda *_: b"")
+    monkeypatch.setattr(report, "page", lambda *_: None)
+    monkeypatch.setattr(report, "to_html", lambda _: "")
+    return lambda study, metrics: {name: text.decode() for name, text in report.plots(study, metrics).items() if text}
+
+
+def kept_in(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in [*folder.glob("table1.*"), *folder.glob("claims.[cm]*")]}
+
+
+@pytest.mark.parametrize("folder", [each for each in KEPT if (each / "table1.md").exists()], ids=lambda each: each.name)
+def test_a_kept_studys_tables_are_those_of_its_metrics(folder, tables_of):
+    study = read_study(folder / "study.json")
+    tables = tables_of(study, collect(study, folder / "metrics"))
+    assert tables == kept_in(folder)
+
+
+def test_the_tables_in_plots_and_in_the_readme_are_those_of_metrics(tables_of, tmp_path):
+    """Which are of one of the study's networks, in bfloat16."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    own = params | {"precision": "bfloat16", "networks": {"resnet110": params["networks"]["resnet110"]}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(own))
+    study = plan.read_study(tmp_path / "params.yaml").summary()
+    tables = tables_of(study, collect(study, ROOT / "metrics"))
+    assert tables == kept_in(ROOT / "plots")
+    caption, rows, *_ = tables["table1.md"].split("\n\n")
+    assert f"\n{caption}\n\n{rows}\n\n" in (ROOT / "README.md").read_text()
 
 
 def rows_of(path: Path) -> set[str]:

@@ -666,7 +666,7 @@ def _(bench: Bench) -> None:
         bench,
         [
             ("epochs: 100", "epochs: 100\nepochs: 200", "the key epochs stands twice (line"),
-            ("# Every", "# \udce4", "not readable YAML"),
+            ("# The", "# \udce4", "not readable YAML"),
             ("  figure_dpi", "\tfigure_dpi", "line"),
             (whole, "", "not a mapping"),
             (whole, "- 1\n", "not a mapping"),
@@ -710,7 +710,7 @@ def _(bench: Bench) -> None:
     assert bench.written() == {} and bench.epochs_kept() == []
 
 
-@fault(25, "a lock that a killed dvc left", "dvc itself sees that its owner is gone (in full: test_dvc_again.py)")
+@fault(25, "a lock that a killed dvc left", "dvc itself sees that its owner is gone (alive: test_doctor.py)")
 def _(bench: Bench) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()

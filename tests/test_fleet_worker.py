@@ -29,10 +29,13 @@ folder.mkdir(exist_ok=True)
 done = len(list(folder.glob("*.ckpt")))
 print("cards", sys.argv[1:], pathlib.Path(sys.argv[1]).read_text(), os.environ["OMP_NUM_THREADS"], flush=True)
 for epoch in range(done + 1, 4):
-    (folder / f"epoch-{{epoch:04}}.ckpt").write_text(f"epoch {{epoch}}")
+    (folder / "tmp").write_text(f"epoch {{epoch}}")
+    os.replace(folder / "tmp", folder / f"epoch-{{epoch:04}}.ckpt")
     {each}
 {end}
 """
+# An epoch's end: wait, a minute at most, until the test has had its checkpoint, and says so in the task's folder.
+UNTIL_SEEN = "for _ in range(6000): os.path.exists(f'epoch-{epoch:04}.ckpt') or time.sleep(0.01)"
 ORDER = Order("tiny", b"a card", "tiny-0123", 3)
 
 
@@ -45,9 +48,7 @@ def on_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: str = "time.sleep(0.3)", end: str = "", **to: str
-) -> None:
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: str = UNTIL_SEEN, end: str = "", **to: str) -> None:
     """Put a training of our own where the code has come to."""
     code = tmp_path / "code"
     (code / "stages").mkdir(parents=True, exist_ok=True)
@@ -69,8 +70,15 @@ def worker() -> Worker:
 def all_news(of: Worker, checkpoints: Mapping[str, tuple[str, bytes]] = {}) -> list[Came | Ended]:
     news = [of.train(checkpoints)]
     while not isinstance(news[-1], Ended):
+        seen(of, news[-1].file)
         news.append(of.news())
     return news
+
+
+def seen(of: Worker, *checkpoints: str) -> None:
+    """The training waits for it before its next epoch."""
+    for name in checkpoints:
+        (of.place / name).touch()
 
 
 @contextlib.contextmanager
@@ -165,7 +173,8 @@ def test_what_an_earlier_task_left_damaged_is_not_sent_and_the_training_sets_it_
     left = on_node / "checkpoints" / ORDER.folder
     left.mkdir(parents=True)
     (left / "epoch-0002.ckpt").write_text("damaged")
-    training(tmp_path, monkeypatch, begin="time.sleep(0.5); (folder / 'epoch-0002.ckpt').rename(folder / 'aside')")
+    aside = "time.sleep(0.5); (folder / 'epoch-0002.ckpt').rename(folder / 'aside')"
+    training(tmp_path, monkeypatch, begin=aside, each="pass")
     *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
     assert checkpoints[-1] == came(3) and ended.status == 0
     assert all(each.content.startswith(b"epoch") for each in checkpoints)
@@ -226,7 +235,7 @@ def test_a_run_that_another_process_trains_here_is_left_to_it(
 def test_a_folder_that_another_process_took_meanwhile_is_not_removed_at_the_end(
     on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training(tmp_path, monkeypatch, end="sys.exit(75)")
+    training(tmp_path, monkeypatch, each="pass", end="sys.exit(75)")
     late = worker()
     late.train({})
     folder = on_node / "checkpoints" / ORDER.folder
@@ -244,6 +253,7 @@ def test_a_worker_whose_training_is_over_has_its_run_until_it_has_removed_it(
     monkeypatch.setattr(fleet_worker, "PATIENCE", 0.3)
     first = worker()
     first.train({})
+    seen(first, *(came(epoch).file for epoch in (1, 2, 3)))
     assert first.process and first.process.wait() == 0  # and nobody has asked for its news yet
     second = worker().train({"tiny": ("epoch-0001.ckpt", b"epoch 1")})
     assert isinstance(second, Ended) and second.status == TryAgain.status

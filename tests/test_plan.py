@@ -1,12 +1,15 @@
 import os
 import re
+import shlex
 import subprocess
 import sys
 import typing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 
 from lib import obtain
@@ -423,6 +426,25 @@ def test_whatever_a_key_is_set_to_the_answer_is_a_study_or_one_line(key, value, 
         assert key.removesuffix("s") in str(refused) and str(refused).isprintable()
     else:
         assert cards
+
+
+# ---- the documents
+
+
+def experiments() -> list[str]:
+    """All that the documents tell to change by `-S`, a command or a part of one each."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8").replace("\\\n", "") for page in pages)
+    return list(dict.fromkeys(code for code in re.split("[`\n]", text) if " -S " in f" {code}"))
+
+
+@pytest.mark.parametrize("code", experiments())
+def test_an_experiment_that_the_documents_tell_of_can_be_planned(code, tmp_path):
+    path, words = tmp_path / "params.yaml", shlex.split(code, comments=True)
+    path.write_text(PARAMS, encoding="utf-8")
+    apply_overrides(path, [value for option, value in pairwise(words) if option == "-S"])
+    assert load_yaml(path) != yaml.safe_load(PARAMS)
+    assert read_study(path).cards()
 
 
 # ---- the stage

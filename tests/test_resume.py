@@ -154,10 +154,11 @@ def test_the_command_itself_stopped_by_each_signal_in_turn_is_made_whole_by_itse
         assert run.returncode == status
         assert f"models/{card.name}.pt" not in files_in(stopped)
         assert ("the same command goes on" in error) == (number != signal.SIGKILL)
+    done = read_checkpoint(checkpoints_in(stopped)[0]).epoch
     run = start_command(stopped, card)
     out, error = run.communicate()
     assert (run.returncode, error) == (0, "")
-    assert "goes on with 4" in out
+    assert f"goes on with {done + 1}" in out
     assert differences(bench.straight(card), stopped, card) == []
 
 

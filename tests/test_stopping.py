@@ -207,21 +207,24 @@ def test_a_parent_that_ends_its_children_after_a_ctrl_c_lets_them_come_to_the_ne
     assert stage.ended()[0] == 130
 
 
+def terminated(stage: Process) -> None:
+    """SIGTERM until it ends: two that come at once are one."""
+    wait_until(lambda: stage.process.poll() is not None or bool(stage.process.terminate()))
+
+
 def test_after_a_ctrl_c_the_second_sigterm_ends_a_step_that_hangs(start: Start) -> None:
     stage = start(STAGE % "for _ in stop.at_steps(range(3)): wait()")  # nobody lets it go on
     stage.until("working")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
-        stage.process.send_signal(number)
-        time.sleep(0.2)  # else two of a kind may come as one
+    stage.process.send_signal(signal.SIGINT)
+    wait_until(lambda: stage.errors.read_text().count("\n") == 1)
+    terminated(stage)
     assert stage.ended()[0] == 143
 
 
 def test_signals_still_end_a_stage_whose_terminal_is_gone(start: Start) -> None:
     stage = start(STAGE % "os.close(2)\n    for _ in stop.at_steps(range(3)): wait()")
     stage.until("working")
-    stage.process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
-    stage.process.send_signal(signal.SIGTERM)
+    terminated(stage)
     assert stage.ended()[0] == 143
 
 

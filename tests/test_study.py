@@ -19,11 +19,9 @@ from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics, write_metrics
 from lib.runs import Run
 from stages.train import checkpoints_of, outputs_of
-from tests.dvc_project import ALL_CARDS
+from tests.crashing import clean_process
 from tests.making import CARD, IC_CARD
 from tools import study
-
-pytestmark = pytest.mark.slow  # every run is a process that imports torch
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -85,6 +83,7 @@ def endless_study(workplace: Path) -> Iterator[subprocess.Popen[str]]:
     study.communicate()
 
 
+@pytest.mark.slow
 def test_all_runs_are_trained_as_each_would_be_alone_and_then_there_is_nothing_left(workplace: Path) -> None:
     cards = [CARD, IC_CARD, dataclasses.replace(IC_CARD, seed=4)]
     planned(*cards)
@@ -98,8 +97,7 @@ def test_all_runs_are_trained_as_each_would_be_alone_and_then_there_is_nothing_l
     side_by_side = outputs()
     for folder in ("checkpoints", "metrics", "models"):
         shutil.rmtree(folder)
-    alone = [sys.executable, "-c", ALL_CARDS, *(f"plan/{card.name}.json" for card in cards)]  # one after the other
-    assert subprocess.run(alone, env=ENVIRONMENT, capture_output=True).returncode == 0
+    assert [clean_process().train(workplace, card).status for card in cards] == [0, 0, 0]
     assert side_by_side == outputs()
     again = command("tools.study")
     assert (again.returncode, again.stdout.splitlines()[:-1]) == (0, [])
@@ -110,7 +108,7 @@ def test_all_runs_are_trained_as_each_would_be_alone_and_then_there_is_nothing_l
 
 def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> None:
     planned(CARD)
-    assert command("stages.train", f"plan/{CARD.name}.json").returncode == 0
+    assert clean_process().train(workplace, CARD).status == 0
     metrics, weights = outputs_of(CARD)
     checkpoint = max(Path("checkpoints").glob("*/epoch-*.ckpt"))
     run = Run(CARD, checkpoints_of(CARD, cifar10.digest(cifar10.verified_files(Path("data/cifar10"))[1])))
@@ -131,6 +129,7 @@ def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> No
     assert not study.has_results(run) and not run.finished
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_does_so_alone_and_is_named(workplace: Path) -> None:
     bad = dataclasses.replace(CARD, network="bad", learning_rate=1e30)
     planned(bad, CARD)
@@ -146,7 +145,7 @@ def test_of_runs_side_by_side_that_fail_those_left_are_named_and_the_status_is_t
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planned(CARD, IC_CARD)
-    assert command("stages.train", f"plan/{CARD.name}.json").returncode == 0
+    assert clean_process().train(workplace, CARD).status == 0
     monkeypatch.setattr(study, "train", lambda *_: {"the runs on the GPU": 75, "another process": 2})
     monkeypatch.setattr("sys.argv", ["study"])
     with pytest.raises(SystemExit) as ended:
@@ -155,6 +154,7 @@ def test_of_runs_side_by_side_that_fail_those_left_are_named_and_the_status_is_t
     assert f"study: not trained: {IC_CARD.name}; the others are." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_and_the_same_command_goes_on(endless_study: subprocess.Popen[str], workplace: Path) -> None:
     endless_study.terminate()
     assert endless_study.wait(60) == 143
@@ -165,6 +165,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(endless_study: subproce
     assert f"goes on with {done + 1}" in Path("checkpoints", "study.log").read_text()
 
 
+@pytest.mark.slow
 def test_where_it_is_killed_its_trainings_end_with_it(endless_study: subprocess.Popen[str], workplace: Path) -> None:
     assert trainings(workplace)
     endless_study.kill()
@@ -194,6 +195,7 @@ def test_a_gpus_runs_share_a_process_and_a_cpus_have_one_each_of_as_many_as_it_t
     assert sum(len(each) for _, each in started) == 2
 
 
+@pytest.mark.slow
 def test_without_a_plan_it_says_what_makes_one(workplace: Path) -> None:
     study = command("tools.study")
     assert study.returncode == 2
