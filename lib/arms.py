@@ -40,7 +40,7 @@ def arms_of(runs: Sequence[RunMetrics]) -> list[Arm]:
     for run in runs:
         arm = grouped.setdefault((run.facts.network, run.facts.ordering), {})
         if run.facts.seed in arm:
-            raise BadInput(f"{run.name} stands twice among the runs: each seed counts once, leave one out")
+            raise BadInput(f"{run.name} occurs twice among the runs: each seed counts once, leave one out")
         arm[run.facts.seed] = run
     return [Arm(next(iter(arm.values())).facts, arm) for arm in grouped.values()]
 

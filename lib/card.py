@@ -23,7 +23,7 @@ RECIPE = (  # a card's fields that say how its run is trained
 VALIDATION = "cifar10_validation"  # a data set: CIFAR-10 with the last 10,000 training images held out
 WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # per block (the 2021 study, Sec. 2)
 BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # orderings with Fig. 2a's block, and what normalises their units
-CURE = "`python -m stages.plan` writes it anew"  # for an invalid card or plan/study.json
+CURE = "`python -m stages.plan` rewrites it"  # for an invalid card or plan/study.json
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or a stage's name
 
 
@@ -150,13 +150,13 @@ class RunCard:
         wrong = [key for key in content if key not in fields] + sorted(required - set(content))
         wrong += [key for key, kind in fields.items() if key in content and not _fits(content[key], kind)]
         if wrong:
-            raise BadInput(f"{path}: {wrong[0]} is not as a run card has it; {CURE}")
+            raise BadInput(f"{path}: {wrong[0]} is not valid in a run card; {CURE}")
         if checksum != _sha256(content):
             raise BadInput(f"{path} was damaged, or changed by hand: {CURE}")
         steps = content.get("learning_rate_steps")
         card = cls(**content | ({"learning_rate_steps": tuple(steps)} if steps is not None else {}))
         if path.stem != card.name:
-            raise BadInput(f"{path} is the card of {card.name}: rename it, or write it anew by `python -m stages.plan`")
+            raise BadInput(f"{path} is the card of {card.name}: rename it, or rewrite it with `python -m stages.plan`")
         return card
 
 

@@ -176,7 +176,7 @@ def read_checkpoint(path: Path, fingerprint: str | None = None) -> Snapshot:
     except (IsADirectoryError, FileNotFoundError) as error:  # a folder or a dangling link under its name
         raise Damaged(f"{path} is damaged ({error.strerror})") from None
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}): mend that, then run the command again") from None
+        raise BadInput(f"{path} cannot be read ({error.strerror}): fix that, then run the command again") from None
     return _snapshot(path, content, fingerprint)
 
 

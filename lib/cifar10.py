@@ -78,7 +78,7 @@ def described(folder: Path) -> tuple[str, Mapping[str, tuple[int, str]]]:
 
 
 # DVC trusts write-protected files in its cache, and would restore a damaged copy from there.
-_CURE = "fetch it anew by `chmod -R u+w .dvc/cache; dvc repro -f -s download`"
+_CURE = "fetch it again with `chmod -R u+w .dvc/cache; dvc repro -f -s download`"
 
 
 def verified_file(path: Path, size: int, sha256: str) -> bytes:

@@ -140,7 +140,7 @@ def reached() -> Iterator[None]:
     except (OSError, exceptions.RayError) as error:
         raise TryAgain(
             f"the connection to the cluster is lost ({' '.join(str(error).split())[:200]}): its head has died, or the "
-            "network; mend that, then the same command goes on from the last checkpoints"
+            "network; fix that, then the same command resumes from the last checkpoints"
         ) from None
 
 
@@ -189,7 +189,7 @@ def require_answer(address: str) -> None:
     """Raise BadInput unless something listens at host:port: Ray itself would retry for minutes."""
     parts = ADDRESS.fullmatch(address)
     if parts is None or int(parts["port"]) > 65535:
-        raise BadInput(f"--address {address}: wanted are host:port, ray://host:port or auto")
+        raise BadInput(f"--address {address}: expected host:port, ray://host:port or auto")
     try:
         socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=5).close()
     except (OSError, UnicodeError) as error:  # the latter if the host name is invalid

@@ -56,7 +56,7 @@ def instructions() -> str:
 def pick_device(wanted: str) -> torch.device:
     """The device for "auto" (a GPU if there is one), "cpu" or "cuda". Raises BadInput for "cuda" without a GPU."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device: cuda asked for, but PyTorch sees no GPU here: set `device: auto` or cpu in params.yaml")
+        raise BadInput("device: cuda is requested, but PyTorch sees no GPU: set `device: auto` or cpu in params.yaml")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -37,7 +37,7 @@ def failures_explained(batch_size: int) -> Iterator[None]:
         if of_triton:
             raise BadInput(
                 f"Triton failed ({type(error).__name__}: {text}): set IC_FUSE_LAYERS=0 in the environment to train "
-                "by PyTorch's own kernels"
+                "with PyTorch's own kernels"
             ) from None
         if DEVICE_LOST.search(text):
             raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error

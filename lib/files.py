@@ -29,7 +29,7 @@ def write_whole(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise BadInput(
                 f"{path}: {len(content):,} bytes could not be written ({error.strerror}); what was there is intact: "
-                "make room or give rights, then run the same command again"
+                "free some space or fix the permissions, then run the same command again"
             ) from None
         raise
 
@@ -62,8 +62,8 @@ def failures_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"{error.filename or path}: {error.strerror or error}: make room, give rights or move away what is there, "
-            "then run the same command again"
+            f"{error.filename or path}: {error.strerror or error}: free some space, fix the permissions, or move away "
+            "what is there, then run the same command again"
         ) from None
 
 
@@ -74,7 +74,7 @@ def require_writable(*paths: Path) -> None:
     """
     for path in paths:
         if path.is_dir():
-            raise BadInput(f"{path} is to be written and is a folder: move it away")
+            raise BadInput(f"{path} must be a file and is a folder: move it away")
         with failures_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f"{path.name}.probe")

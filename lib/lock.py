@@ -26,7 +26,7 @@ def take(folder: Path, run: str) -> int:
         raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
     except OSError as error:
         raise BadInput(
-            f"{folder} cannot be held ({error.strerror}): make room, or give rights or another disk"
+            f"{folder} cannot be locked ({error.strerror}): free some space, fix its permissions, or use another disk"
         ) from None
 
 

@@ -82,7 +82,7 @@ def _fetch(wanted: str, folder: Path, source: str | None, archive: Path) -> bool
             address = _answering_address(OFFICIAL_ADDRESS)
         except BadInput as error:
             if wanted != "auto":
-                raise BadInput(f"CIFAR-10 cannot be had: {error}; {_CURE}") from None
+                raise BadInput(f"CIFAR-10 is not available: {error}; {_CURE}") from None
             return False
         _unpack(_downloaded(address, archive), folder)
     elif "://" in source:

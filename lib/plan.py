@@ -19,7 +19,7 @@ DIGITS_TO_WRITE = 20  # of a number that is suggested
 
 def checked_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError("a name is of at most 48 small letters, digits and _, and begins with a letter")
+        raise ValueError("a name has at most 48 lower-case letters, digits and _, and begins with a letter")
     return name
 
 
@@ -34,13 +34,13 @@ def checked_ordering(name: str) -> str:
 
 def distinct(values: list[Any]) -> list[Any]:
     if len(set(values)) < len(values):
-        raise ValueError("each may stand here once")
+        raise ValueError("each value may appear only once")
     return values
 
 
 def ascending(values: list[int]) -> list[int]:
     if values != sorted(set(values)):
-        raise ValueError("the epochs must rise")
+        raise ValueError("the epochs must be in increasing order")
     return values
 
 
@@ -143,7 +143,7 @@ def read_study(path: Path) -> Study:
         raise BadInput(f"{path}: presets is not a mapping of names to overrides: see the README")
     if not isinstance(preset, str) or preset not in presets:
         known = ", ".join(map(str, presets))
-        raise BadInput(f"{path}: preset: there is no {preset!r}{nearest(preset, presets)}; there are {known}")
+        raise BadInput(f"{path}: preset: there is no {preset!r}, only {known}{nearest(preset, presets)}")
     studies = {name: _with_preset(path, params, name, overrides or {}) for name, overrides in presets.items()}
     study = studies[preset]
     if study.dataset == VALIDATION and study.train_images > TRAIN_IMAGES - HELD_OUT:
@@ -161,7 +161,7 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
         raise BadInput(f"{path}: {where[:-1]} is not a mapping of parameters to values: see the README")
     for key in overrides:
         if key in OWN_TO_THE_TOP:
-            raise BadInput(f"{path}: {where}{key}: the stages are drawn from the top-level {key}: set it there")
+            raise BadInput(f"{path}: {where}{key}: a preset cannot set {key}: set it at the top level")
     merged = {**params, **overrides, "preset": preset}
     if isinstance(overrides.get("networks"), dict) and isinstance(params.get("networks"), dict):
         networks = params["networks"]
@@ -194,9 +194,9 @@ def _one_line(error: Any, where: str) -> str:
         return f"unknown key {key}{nearest(error['loc'][-1], known)}"
     problem = error["msg"].removeprefix("Value error, ")
     if kind == "list_type":
-        problem = "a list is wanted, as [0, 1]"
+        problem = "expected a list, such as [0, 1]"
     if isinstance(value, str) and kind in ("float_type", "int_type"):
-        problem = f"a number is wanted and this is text{_number_hint(value, whole=kind == 'int_type')}"
+        problem = f"expected a number, and this is text{_number_hint(value, whole=kind == 'int_type')}"
     return f"{key}: {value!r}: {problem.replace('Input', 'it')}"
 
 

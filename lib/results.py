@@ -39,7 +39,7 @@ def read_study(path: Path) -> dict[str, Any]:
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):  # from whatever is there instead
         sound = False
     if not sound:
-        raise BadInput(f"{path} is not as plan writes it: {CURE}")
+        raise BadInput(f"{path} is not what plan writes: {CURE}")
     return study
 
 
@@ -58,10 +58,10 @@ def collect(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
         print(f"report: left out, since the study does not name them: {some(foreign)}")
     if missing:
         count = f"{len(missing)} of {len(study['runs'])} runs"
-        print(f"report: {count} are missing, train them by `dvc repro`: {some(missing)}")
+        print(f"report: {count} are missing, train them with `dvc repro`: {some(missing)}")
     runs = read_runs(study, folder)
     if not runs:
-        raise BadInput(f"{folder} holds no run of the study: train them by `dvc repro`")
+        raise BadInput(f"{folder} holds no run of the study: train them with `dvc repro`")
     return runs
 
 
@@ -74,7 +74,7 @@ def read_runs(study: dict[str, Any], folder: Path) -> list[RunMetrics]:
     runs = _there(study, folder)
     for path, run in runs.items():
         if difference := unlike(run, study):
-            raise BadInput(f"{path} was trained with {difference}: train it anew by `dvc repro`")
+            raise BadInput(f"{path} was trained with {difference}: retrain it with `dvc repro`")
     return _of_one_data_set(runs)
 
 
@@ -115,6 +115,6 @@ def _of_one_data_set(runs: Mapping[Path, RunMetrics]) -> list[RunMetrics]:
         if run.facts.dataset != other.facts.dataset:
             raise BadInput(
                 f"{path} is of the {run.facts.dataset} data set, {first} of the {other.facts.dataset} one: train them "
-                "on the same by `dvc repro`"
+                "on the same with `dvc repro`"
             )
     return list(runs.values())

@@ -35,7 +35,7 @@ class StrictLoader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise yaml.YAMLError(f"a key is a name, not a list or a mapping (line {line})")
             if key_node.value in seen:
-                raise yaml.YAMLError(f"the key {key_node.value} stands twice (line {line}): delete one")
+                raise yaml.YAMLError(f"the key {key_node.value} occurs twice (line {line}): delete one")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 

@@ -35,7 +35,7 @@ def wanted_data_set(path: Path) -> str:
     study = read_json(path, CURE)
     wanted = study.get("dataset") if isinstance(study, dict) else None
     if wanted not in obtain.DATA_SETS:
-        raise BadInput(f"{path} names no data set that there is: {CURE}")
+        raise BadInput(f"{path} names no known data set: {CURE}")
     return wanted
 
 

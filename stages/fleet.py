@@ -133,7 +133,7 @@ def failure(failed: dict[str, StageError], of: int) -> StageError:
     others = ", the others are trained" * (len(failed) < of)
     return StageError(
         f"{len(failed)} of {of} runs failed{others}: {', '.join(failed)}. "
-        "Mend them, then give the same command again: it draws the report once all runs are there",
+        "Fix them, then run the same command again: it draws the report once all runs are there",
         status_of(error.status for error in failed.values()),
     )
 

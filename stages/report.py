@@ -23,7 +23,7 @@ def main() -> None:
         study = read_study(Path("plan/study.json"))
         runs = collect(study, Path("metrics"))
         if unequal := unequal_seeds(arms_of(runs)):
-            print(f"report: {unequal}: train the others by `dvc repro`")
+            print(f"report: {unequal}: train the others with `dvc repro`")
         outputs = plots(study, runs)
         for name, content in outputs.items():
             write_whole(Path("plots", name), content)

@@ -86,7 +86,7 @@ class Shared:
         """
         if self.threads not in (None, wanted):
             raise BadInput(
-                f"it began with {counted(wanted, 'thread')}, the runs before it in this process take {self.threads}: "
+                f"it was trained with {counted(wanted, 'thread')}, those before it here with {self.threads}: "
                 "train it by a command of its own"
             )
         self.threads = wanted

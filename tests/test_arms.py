@@ -34,7 +34,7 @@ def test_a_run_of_which_there_is_no_such_number_is_left_out():
 @pytest.mark.parametrize("of_runs", [arms_of, table1.rows, claims.rows])
 def test_a_seed_that_stands_twice_is_refused_by_name_in_one_line(of_runs):
     runs = arm_of([0.1, 0.2])
-    with pytest.raises(BadInput, match="resnet110-baseline-1 stands twice.*leave one out") as refusal:
+    with pytest.raises(BadInput, match="resnet110-baseline-1 occurs twice.*leave one out") as refusal:
         of_runs([*runs, dataclasses.replace(runs[1])])
     assert "\n" not in str(refusal.value)
 

@@ -476,7 +476,7 @@ def test_holding_sweeps_what_a_killed_process_left_half_written(tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(BadInput, match="checkpoints.*cannot be held"):
+    with pytest.raises(BadInput, match="checkpoints.*cannot be locked"):
         with Checkpoints(tmp_path / "checkpoints", "tiny-baseline-3", IDENTITY).held():
             pass
 
@@ -533,7 +533,7 @@ def test_a_disk_that_fills_up_costs_no_epoch_that_was_safe(
     assert ended.status == 2
     (line,) = ended.error.splitlines()
     assert line.startswith("train: ")
-    assert "epoch-0003.ckpt" in line and "File too large" in line and "make room" in line
+    assert "epoch-0003.ckpt" in line and "File too large" in line and "free some space" in line
     assert {path.name: path.read_bytes() for path in checkpoints_in(full)} == before
     assert not [name for name in files_in(full) if name.endswith(".tmp")]
 

@@ -31,9 +31,9 @@ REFUSED = "nothing answers (Connection refused): is the head node up"
         pytest.param(f"127.0.0.1:{closed_port()}", REFUSED, id="closed port"),
         pytest.param(f"ray://127.0.0.1:{closed_port()}", REFUSED, id="closed client port"),
         ("gpu..box:6379", "nothing answers ("),
-        ("gpu-box", "wanted are host:port, ray://host:port or auto"),
-        ("127.0.0.1:port", "wanted are host:port, ray://host:port or auto"),
-        ("http://127.0.0.1:99999", "wanted are host:port, ray://host:port or auto"),
+        ("gpu-box", "expected host:port, ray://host:port or auto"),
+        ("127.0.0.1:port", "expected host:port, ray://host:port or auto"),
+        ("http://127.0.0.1:99999", "expected host:port, ray://host:port or auto"),
     ],
 )
 def test_an_address_that_nothing_answers_at_ends_in_one_line(address: str, says: str) -> None:

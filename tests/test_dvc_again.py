@@ -106,7 +106,7 @@ def test_one_run_that_fails_does_not_keep_the_others_from_being_done(finished: P
         assert output.count(f"goes on with {EPOCHS + 1}") == 2  # the others
         assert "Running stage 'report'" not in output
         report = finished.dvc("repro", "-s", "report")
-        assert f"missing, train them by `dvc repro`: {IC}" in report
+        assert f"missing, train them with `dvc repro`: {IC}" in report
         assert "2 of 3 runs" in (finished.folder / "plots/table1.md").read_text()
     output = finished.dvc("repro")
     assert skipped(BASELINE) in output and skipped(LAST) in output
@@ -154,7 +154,7 @@ def test_a_flipped_bit_in_the_cache_that_dvc_overlooks_is_found_and_the_cure_wor
     finished.configure(epochs=EPOCHS + 1)
     output = finished.dvc("repro", f"train@{BASELINE}", status=255)
     assert "data/cifar10/cifar-10-batches-py/data_batch_2 is damaged" in output and "exited with 2" in output
-    (cure,) = re.findall(r"data_batch_2 is damaged .*?: fetch it anew by `(.*?)`", output)
+    (cure,) = re.findall(r"data_batch_2 is damaged .*?: fetch it again with `(.*?)`", output)
     finished.run("/bin/sh", "-c", cure)
     assert f"goes on with {EPOCHS + 1}" in finished.dvc("repro", f"train@{BASELINE}")
 

@@ -350,14 +350,14 @@ def _(bench: Bench) -> None:
         ended = bench.train()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert_refused(ended, BAD_INPUT, "epoch-0002.ckpt", "bytes could not be written", "make room")
+    assert_refused(ended, BAD_INPUT, "epoch-0002.ckpt", "bytes could not be written", "free some space")
     assert bench.epochs_kept() == [1]
     assert bench.checkpoint(1).read_bytes() == before
     assert not list(bench.folder.rglob("*.tmp"))
     bench.assert_goes_on_to_the_same_end(after=1)
     shutil.rmtree("checkpoints")
     with bench.patched(os, "ftruncate", lambda *_: raising(OSError(errno.ENOSPC, "No space left on device"))()):
-        assert_refused(bench.train(), BAD_INPUT, "checkpoints", "No space left", "make room")  # to say who trains
+        assert_refused(bench.train(), BAD_INPUT, "checkpoints", "No space left", "free some space")  # to say who trains
     bench.assert_goes_on_to_the_same_end(after=0)
 
 
@@ -475,7 +475,7 @@ def _(bench: Bench) -> None:
 
     bench.train(short)
     for other, differs in [
-        (of_other_code, "lib/card.py, lib/cifar10.py"),
+        (of_other_code, "lib/captured.py, lib/card.py"),
         (of_another_format, "schema"),
         (lambda: bench.train(slower), "learning_rate"),
         (of_other_data, "data"),
@@ -622,7 +622,7 @@ def _(bench: Bench) -> None:
     assert_params_refused(
         bench,
         [
-            ("dropout_p: 0.05", "dropout_p: '0.05'", "dropout_p: '0.05': a number is wanted"),
+            ("dropout_p: 0.05", "dropout_p: '0.05'", "dropout_p: '0.05': expected a number"),
             ("learning_rate: 0.001", "learning_rate: 1e-3", "write 0.001"),
             ("epochs: 100", "epochs: true", "epochs: True"),
             ("epochs: 100", "epochs: 010", "010 (line"),
@@ -665,7 +665,7 @@ def _(bench: Bench) -> None:
     assert_params_refused(
         bench,
         [
-            ("epochs: 100", "epochs: 100\nepochs: 200", "the key epochs stands twice (line"),
+            ("epochs: 100", "epochs: 100\nepochs: 200", "the key epochs occurs twice (line"),
             ("# The", "# \udce4", "not readable YAML"),
             ("  figure_dpi", "\tfigure_dpi", "line"),
             (whole, "", "not a mapping"),
@@ -774,7 +774,7 @@ def _(bench: Bench) -> None:
 @fault(30, "an output folder that cannot be written", "exit 2 before the first epoch; one that is missing is made")
 def _(bench: Bench) -> None:
     Path("models").write_text("in the way")
-    assert_refused(bench.train(), BAD_INPUT, "models", "give rights")
+    assert_refused(bench.train(), BAD_INPUT, "models", "fix the permissions")
     Path("models").unlink()
     MODEL.mkdir(parents=True)
     assert_refused(bench.train(), BAD_INPUT, str(MODEL), "move it away")
@@ -846,7 +846,7 @@ def _(bench: Bench) -> None:
     write_study(bench, {CARD.name: "2.14.1", IC_CARD.name: "2.14.1"}, missing=("tiny-relu_conv-3",))
     ended = bench.stage(report.main)
     assert (ended.status, ended.lines) == (0, [])
-    assert "missing, train them by `dvc repro`: tiny-relu_conv-3" in ended.out
+    assert "missing, train them with `dvc repro`: tiny-relu_conv-3" in ended.out
     assert "2 of 3 runs" in Path("plots", "table1.md").read_text()
 
 

@@ -84,7 +84,7 @@ def test_every_failure_is_named_and_trying_again_advised_only_where_it_helps(
     assert capsys.readouterr().err == "fleet: a-0: the loss became nan\nfleet: b-0: busy\n"
     assert error.status == 2
     assert fleet.failure({"b-0": TryAgain("busy")}, of=16).status == 75
-    assert str(error).startswith("2 of 16 runs failed, the others are trained: a-0, b-0. Mend them")
+    assert str(error).startswith("2 of 16 runs failed, the others are trained: a-0, b-0. Fix them")
     assert "the others" not in str(fleet.failure({"a-0": BadInput("?")}, of=1))
 
 

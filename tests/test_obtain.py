@@ -418,7 +418,7 @@ def test_cifar10_is_strict_when_the_official_server_is_silent(
     wanted: str, silent: str, folder: Path, cache: Path, official: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(obtain, "OFFICIAL_ADDRESS", silent)
-    with pytest.raises(BadInput, match="CIFAR-10 cannot be had: .*CIFAR10_SOURCE") as caught:
+    with pytest.raises(BadInput, match="CIFAR-10 is not available: .*CIFAR10_SOURCE") as caught:
         obtain.obtain(wanted, folder, None, cache)
     assert silent in str(caught.value)
     assert list(folder.parent.iterdir()) == []
@@ -639,7 +639,7 @@ def test_a_data_set_of_ones_own_is_an_entry(folder: Path, cache: Path, monkeypat
 
 def test_where_the_folder_cannot_be_made_it_is_named_in_one_line(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(BadInput, match=r"data: .*: make room, give rights or move away"):
+    with pytest.raises(BadInput, match=r"data: .*: free some space, fix the permissions, or move away"):
         obtain.obtain("synthetic", tmp_path / "data" / "cifar10", None, cache)
 
 
@@ -762,7 +762,7 @@ def test_a_download_goes_to_a_folder_that_would_be_swept_if_it_were_killed(
 def test_a_folder_that_may_not_be_looked_into_is_named_in_a_line(cache: Path, official: Path, tmp_path: Path) -> None:
     """As one of another user's is; root may look into any, so here it is a name that no file may have."""
     folder = tmp_path / ("x" * 300)
-    with pytest.raises(BadInput, match="File name too long: make room, give rights"):
+    with pytest.raises(BadInput, match="File name too long: free some space"):
         cifar10.verified_files(folder)
     with pytest.raises(BadInput, match="File name too long"):
         obtain.obtain("cifar10", folder, str(official), cache)

@@ -116,7 +116,7 @@ def test_a_study_without_a_sound_recipe_is_refused_with_the_cure(study, capsys, 
     with pytest.raises(SystemExit, match="2"):
         report.main()
     assert capsys.readouterr().err == (
-        "report: plan/study.json is not as plan writes it: `python -m stages.plan` writes it anew\n"
+        "report: plan/study.json is not what plan writes: `python -m stages.plan` rewrites it\n"
     )
 
 
@@ -255,7 +255,7 @@ def test_an_ordering_of_no_known_layers_is_refused(study, capsys):
     content = json.loads((study / "plan/study.json").read_bytes())
     content["runs"].append("resnet110-foo-0")
     (study / "plan/study.json").write_bytes(canonical_json(content))
-    assert "plan/study.json is not as plan writes it" in refused(capsys)
+    assert "plan/study.json is not what plan writes" in refused(capsys)
 
 
 def test_a_damaged_file_is_refused_and_named(study, capsys):

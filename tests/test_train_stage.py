@@ -329,7 +329,7 @@ def test_a_run_that_began_on_other_threads_than_those_beside_it_is_refused_and_t
     monkeypatch.setattr(train, "threads_for", lambda began_under: 2 if began_under else 1)
     with pytest.raises(SystemExit, match="2"):
         run(CARD, IC_CARD, monkeypatch=monkeypatch)
-    assert f"train: {IC_CARD.name}: it began with 2 threads, the runs before it in this process take 1: train it" in (
+    assert f"train: {IC_CARD.name}: it was trained with 2 threads, those before it here with 1: train" in (
         capsys.readouterr().err
     )
     assert torch.get_num_threads() == 1

@@ -27,8 +27,8 @@ from lib.words import counted, nearest, some
 NAMES = ["Model", "Depth", "Ordering", "Compared with"]
 DIFFERENCE = ("Difference", *cells.COMPARISON[1:])
 CHANCE = "None of these pairs has two finished seeds in common, so chance cannot be judged"
-TO_EQUAL = ": train the others by `dvc repro`"
-TO_ADD = ": add it to orderings in params.yaml and train it by `dvc repro`"
+TO_EQUAL = ": train the others with `dvc repro`"
+TO_ADD = ": add it to orderings in params.yaml and train it with `dvc repro`"
 HOW_TO_READ = (
     "Ordering minus the one it is compared with, of {measure}, paired by seed: mean, 95 % t-interval,\n"
     "seeds in which it is better, p of the two-sided paired t-test with Holm's correction for {comparisons}. Bold\n"
@@ -124,7 +124,7 @@ def more_seeds(study: dict[str, Any], folder: Path | None) -> str:
     if folder:
         return ""
     seeds = len({RunName.parse(run).seed for run in study["runs"]})
-    return ": train more by `dvc repro`" if seeds > 1 else ": add seeds by `dvc exp run -S 'seeds=[0,1]'`"
+    return ": train more with `dvc repro`" if seeds > 1 else ": add seeds with `dvc exp run -S 'seeds=[0,1]'`"
 
 
 def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tuple[ArmKey, ArmKey]]:
@@ -141,8 +141,8 @@ def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tup
         for ordering in (one, other):
             if ordering not in orderings:
                 raise BadInput(
-                    f"{text}: the study has no {ordering!r}{nearest(ordering, orderings)}; it has "
-                    f"{', '.join(orderings)}{cure}"
+                    f"{text}: the study has no {ordering!r}, only {', '.join(orderings)}"
+                    f"{cure}{nearest(ordering, orderings)}"
                 )
         pairs.setdefault(frozenset((one, other)), (one, other))
     return [((network, one), (network, other)) for network in study["networks"] for one, other in pairs.values()]
