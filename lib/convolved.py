@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import nn
 
 # By channels. MAPS: pixels per program, warps. WEIGHTS: pixels per iteration, parts, warps.
-# The fastest of those tried on an H200, beside three other processes doing the same.
+# The fastest of those tried on an H200, beside three other streams doing the same.
 MAPS = {16: (256, 4), 32: (128, 4), 64: (64, 4)}
 WEIGHTS = {16: (128, 128, 4), 32: (64, 64, 4), 64: (64, 16, 8)}
 

@@ -34,7 +34,7 @@ class Dropout(nn.Dropout):
 
 
 def zeroed(maps: torch.Tensor, p: float) -> torch.Tensor:
-    """`maps` (N, C, H, W), in place if channels-last, each value zeroed independently with probability p; unscaled."""
+    """`maps` (N, C, H, W), in place if channels-last, each zeroed with probability 0 < p < 1; unscaled."""
     maps = maps.contiguous(memory_format=torch.channels_last)
     return ZeroAt.apply(maps, dropped_positions(maps.numel(), p))
 
