@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network
 from benchmarks.record import Ceilings, Work
 from benchmarks.stopwatch import wait_for_device
+from lib.device import threads_for
 from lib.resnet import ResNet
 
 
@@ -37,6 +38,7 @@ def measured(device: torch.device, quick: bool) -> Ceilings:
 
     With `quick`, small sizes only check that they run.
     """
+    torch.set_num_threads(threads_for(None))
     size, elements = (8192, 1 << 28) if device.type == "cuda" else (2048, 1 << 26)
     if quick:
         size, elements = 256, 1 << 18

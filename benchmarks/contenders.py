@@ -45,7 +45,7 @@ class Contender:
     loop: str  # "plain" and "tuned": reference.py's; "engine": ours
     precision: str
     processes: int = 1
-    threads: int | None = None  # per process; None: PyTorch's default
+    threads: int | None = None  # per process; None: PyTorch's default, at most one per core allowed
     runs: int = 1  # per process
     captured: bool = False  # whether steps on a GPU are captured as CUDA graphs
 

@@ -11,6 +11,7 @@ import torchvision
 from benchmarks.record import Circumstances
 from lib.commit import last_commit
 from lib.device import cores
+from lib.words import counted
 
 CODE = ("lib", "stages", "tools", "benchmarks/*.py")  # what speed and accuracy may depend on
 
@@ -19,7 +20,7 @@ def device_name(device: torch.device) -> str:
     """For a CPU, as "CPU, 2 cores, AMD EPYC, AVX512"; for a GPU, its name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {cores()} cores, {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"CPU, {counted(cores(), 'core')}, {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _processor() -> str:

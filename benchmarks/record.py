@@ -59,7 +59,8 @@ class Ceilings:
 
     def highest(self, other: "Ceilings") -> "Ceilings":
         """The higher of each: a ceiling is what is possible."""
-        rates = {name: max(rate, other.flop_per_second[name]) for name, rate in self.flop_per_second.items()}
+        both = self.flop_per_second, other.flop_per_second
+        rates = {name: max(each.get(name, 0.0) for each in both) for name in both[0] | both[1]}
         return Ceilings(rates, max(self.copied_bytes_per_second, other.copied_bytes_per_second))
 
 

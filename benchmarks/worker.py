@@ -20,7 +20,7 @@ from benchmarks.engine import Engine
 from benchmarks.reference import PlainLoop, TunedLoop
 from benchmarks.stopwatch import wait_for_device
 from lib import captured, cifar10
-from lib.device import make_deterministic, pick_device
+from lib.device import make_deterministic, pick_device, threads_for
 from lib.errors import StageError, errors_exit
 from lib.memory import keep_freed_memory
 from lib.resnet import ResNet
@@ -103,8 +103,7 @@ class Trainer:
 
 def serve(connection: Connection, contender: Contender, network: Network, source: Source, wanted: str) -> None:
     """Answer requests, each (method of Trainer, arguments), until the other end closes."""
-    if contender.threads:
-        torch.set_num_threads(contender.threads)
+    torch.set_num_threads(contender.threads or threads_for(None))
     os.environ[captured.SWITCH] = str(int(contender.captured))
     with errors_exit(f"benchmarks: {contender.name}"):
         trainer = Trainer(contender, network, source, pick_device(wanted))

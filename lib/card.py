@@ -27,22 +27,6 @@ CURE = "`python -m stages.plan` rewrites it"  # for an invalid card or plan/stud
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or a stage's name
 
 
-class Layer(NamedTuple):
-    """A layer that may occur in an ordering's name."""
-
-    name: str  # in figures and tables
-    has_dropout: bool = False
-
-
-LAYERS = {
-    "relu": Layer("ReLU"),
-    "ic": Layer("IC", has_dropout=True),
-    "conv": Layer("Conv2D"),
-    "bn": Layer("BN"),
-    "dropout": Layer("Dropout", has_dropout=True),
-}
-
-
 class RunName(NamedTuple):
     """A run's name, `<network>-<ordering>-<seed>`, shared by its files and its stage."""
 
@@ -163,12 +147,6 @@ class RunCard:
 def depth(block: str, blocks_per_stage: int) -> int:
     """Weight layers as the papers count them: 6n+2 (basic) or 9n+2 (bottleneck), without short connections."""
     return 3 * WEIGHT_LAYERS[block] * blocks_per_stage + 2
-
-
-def has_dropout(ordering: str) -> bool:
-    """Whether any of an ordering's layers has dropout."""
-    layers = BASELINES.get(ordering, ordering).split("_")
-    return any(LAYERS[layer].has_dropout for layer in layers)
 
 
 def is_wanted(dataset: str, wanted: str) -> bool:

@@ -63,7 +63,7 @@ def pick_device(wanted: str) -> torch.device:
 def cores() -> int:
     """How many of the machine's cores this process may use: a scheduler or container may grant it only a few."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return math.ceil(min(allowed, limits.cpus()))
+    return max(1, math.ceil(min(allowed, limits.cpus())))
 
 
 def threads_for(last: Circumstances | None) -> int:

@@ -125,7 +125,7 @@ class Fleet:
                 self._fail(member, fault, news.status)
             else:
                 member.tried_alone = True
-                self.display.say(f"{member.name}  {fault[:200]} ({member.node}): tried once more, alone")
+                self.display.say(f"{member.name}  {fault[:200]} ({member.place}): tried once more, alone")
                 self._again(Job((member,), job.gpu))
 
     def _lost(self, task: Any, job: Job, reason: str) -> None:
@@ -142,7 +142,7 @@ class Fleet:
                 self._fail(member, f"its worker died {DEATHS} times without an epoch in between ({reason})", 75)
         if job.left:
             names = ", ".join(member.name for member in job.left)
-            place = job.left[0].node or "its worker"
+            place = job.left[0].place or "its worker"
             self.display.say(f"{names}  lost {place} ({reason[:200]}): goes on when a slot is free")
             together = max(member.deaths for member in job.left) < 2
             for some in [tuple(job.left)] if together else [(member,) for member in job.left]:

@@ -4,7 +4,7 @@ A. Choudhury, H. Ved, A. Vantipuli: Combining Batch Normalization and Dropout in
 July 3, 2021. It replicates G. Chen et al., 2019, arXiv:1905.05928.
 """
 
-from lib.card import BASELINES, LAYERS, VALIDATION, WEIGHT_LAYERS
+from lib.card import BASELINES, VALIDATION, WEIGHT_LAYERS
 
 # Table 1: test accuracy on CIFAR-10 at the end of training, by (block, depth) and ordering. One run each.
 TABLE_1: dict[tuple[str, int], dict[str, float]] = {
@@ -13,6 +13,9 @@ TABLE_1: dict[tuple[str, int], dict[str, float]] = {
     ("bottleneck", 110): {"relu_ic_conv": 0.8251, "ic_conv_relu": 0.8355, "conv_relu_ic": 0.8389, "baseline": 0.8159},
     ("bottleneck", 164): {"relu_ic_conv": 0.8218, "ic_conv_relu": 0.8455, "conv_relu_ic": 0.8498, "baseline": 0.8254},
 }
+
+# Layers as Figure 2 names them, and the baseline.
+LAYER_NAMES = {"relu": "ReLU", "ic": "IC", "conv": "Conv2D", "bn": "BN", "dropout": "Dropout", "baseline": "Baseline"}
 
 TEST_IMAGES = 10_000  # of CIFAR-10, on which these accuracies are measured
 
@@ -32,7 +35,7 @@ def ordering_name(ordering: str) -> str:
 
     Raises KeyError for an unknown layer.
     """
-    return "-".join("Baseline" if each == "baseline" else LAYERS[each].name for each in ordering.split("_"))
+    return "-".join(LAYER_NAMES[layer] for layer in ordering.split("_"))
 
 
 def unit_name(block: str, ordering: str) -> str:

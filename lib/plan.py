@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lib.card import BASELINES, LAYERS, NAME, VALIDATION, RunCard, depth, has_dropout
+from lib.card import BASELINES, NAME, VALIDATION, RunCard, depth
 from lib.errors import BadInput
 from lib.strict_yaml import read_mapping
 from lib.words import nearest
 
+# Layer names that an ordering may be made of, and whether such a layer drops values.
+LAYERS = {"relu": False, "ic": True, "conv": False, "bn": False, "dropout": True}
 OWN_TO_THE_TOP = ("preset", "presets", "seeds", "orderings")  # not in presets: dvc.yaml makes stages of the last two
 TRAIN_IMAGES, HELD_OUT = 50_000, 10_000  # of CIFAR-10; of these for VALIDATION
 DIGITS_TO_WRITE = 20  # of a number that is suggested
@@ -106,7 +108,7 @@ class Study(Strict):
         used: dict[str, Any] = {field.name: getattr(self, field.name, None) for field in dataclasses.fields(RunCard)}
         used |= {"network": network, "ordering": ordering, "seed": seed, **self.networks[network].model_dump()}
         used["learning_rate_steps"] = tuple(self.learning_rate_steps)
-        if not has_dropout(ordering):
+        if not any(LAYERS[layer] for layer in BASELINES.get(ordering, ordering).split("_")):
             used["dropout_p"] = None
         if self.optimizer != "sgd":
             used["momentum"] = None

@@ -16,8 +16,8 @@ class Progress:
     """Progress of one run of `epochs` epochs over `images` training images.
 
     `later` is the work of each of the study's later runs in multiples of this run's: from it, and this run's time so
-    far, the time left for all is estimated. None where other runs are trained beside this one: then no such estimate is
-    shown.
+    far, the time left for all is estimated. None where other runs are trained at the same time: then no such estimate
+    is shown.
     """
 
     def __init__(self, title: str, epochs: int, images: int, later: Sequence[float] | None) -> None:
@@ -69,10 +69,9 @@ class Progress:
         """
         here = epoch * epochs
         if here > 3600:
-            of_all = duration(here + epoch * self._later_epochs())
-            with_later = "" if self.later is None else f", {of_all} with all that follow"
             print(
-                f"On this CPU an epoch takes {duration(epoch)}: about {duration(here)} for this run{with_later}.\n"
+                f"On this CPU an epoch takes {duration(epoch)}: about {duration(here)} for this run, "
+                f"{duration(here + epoch * self._later_epochs())} with all that follow.\n"
                 "Instead: `make rehearsal` runs the whole pipeline in minutes; or train on a machine with a GPU. "
                 "Ctrl-C stops this run.",
                 flush=True,

@@ -30,8 +30,8 @@ from lib.memory import keep_freed_memory
 from lib.metrics import RunFacts, write_metrics
 from lib.progress import Progress
 from lib.resnet import ResNet
-from lib.stopping import Stop
-from lib.turns import AT_ONCE, in_turns
+from lib.stopping import ENDS_WITH_PARENT, Stop
+from lib.turns import in_turns
 from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +73,7 @@ class Shared:
 
     def __init__(self, stop: Stop, runs: int) -> None:
         self.stop = stop
-        self.at_once = min(runs, AT_ONCE)
+        self.alone = runs == 1 and ENDS_WITH_PARENT not in os.environ  # no other run is trained meanwhile
         self.data = functools.cache(cifar10.load)
         self.served = functools.cache(cifar10.served)
         self.writers = ThreadPoolExecutor(runs) if runs > 1 else None
@@ -112,7 +112,7 @@ def train(card: RunCard, study: list[RunCard], shared: Shared) -> Iterator[None]
     with failures_explained(card.batch_size):
         data = shared.data(Path("data/cifar10"), card.dataset, card.train_images, card.test_images)
         model = model_of(card)
-    progress = progress_of(card, study, data, alone=shared.at_once == 1)
+    progress = progress_of(card, study, data, alone=shared.alone)
 
     checkpoints = checkpoints_of(card, data.sha256)
     metrics, weights = outputs_of(card)
@@ -173,8 +173,8 @@ def steps(
     train_set, test_set = shared.served(data, card.batch_size, device)
     model.to(device).to(memory_format=torch.channels_last)  # the layout of the batches
     recipe = recipe_of(card)
-    if device.type == "cpu":
-        step = training.seconds_per_step(model, recipe, next(train_set.in_order())) * shared.at_once
+    if device.type == "cpu" and shared.alone:
+        step = training.seconds_per_step(model, recipe, next(train_set.in_order()))
         progress.warn_if_slow(step * len(train_set) / card.batch_size, card.epochs - start.epoch)
 
     def train_batches(epoch: int) -> Iterator[training.Batch]:
@@ -211,7 +211,7 @@ def bytes_of(model: ResNet) -> tuple[int, int]:
 def progress_of(card: RunCard, study: list[RunCard], data: cifar10.DataSet, *, alone: bool) -> Progress:
     """The display of a run of a study; a run's time is about proportional to its depth.
 
-    `alone`: no other run is trained in this process, so the study's later ones come after it.
+    `alone`: no other run is trained at the same time, so the study's later ones come after it.
     """
     place = study.index(card) + 1
     title = f"run {place} of {len(study)}  {card.name} ({card.depth} layers, {data.name})"

@@ -65,6 +65,7 @@ def test_a_run_that_begins_takes_the_threads_there_are() -> None:
 def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {5, 7, 9}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("lib.limits.cpus", lambda: math.inf)
     assert device.cores() == 3
     monkeypatch.setattr("lib.limits.cpus", lambda: 1.5)
     assert device.cores() == 2

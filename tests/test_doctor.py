@@ -27,6 +27,7 @@ from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics, write_metrics
 from lib.recipe import OF_THE_STUDY
 from lib.stopping import Stop
+from lib.words import counted
 from stages import train
 from tests.making import CARD, IC_CARD
 from tools import doctor, doctor_capacity, doctor_study
@@ -323,7 +324,10 @@ def test_dvcs_lock_is_free_unless_a_process_holds_it(empty: Path) -> None:
 def test_the_device_is_the_cpu_or_the_gpu(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_capacity.shutil, "which", lambda name: None)
     (found,) = doctor_capacity.device(Project())
-    assert found.mark in (OK, NOTE) and f"{cores()} cores" in found.found
+    assert found.mark in (OK, NOTE) and f"CPU, {counted(cores(), 'core')}, " in found.found
+    monkeypatch.setattr("lib.limits.cpus", lambda: 1.0)  # as a container's
+    (found,) = doctor_capacity.device(Project())
+    assert "CPU, 1 core, 1 PyTorch thread, " in found.found
     monkeypatch.setattr(doctor_capacity.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     (found,) = doctor_capacity.device(Project())
     assert found.mark == NOTE and "does not see" in found.found

@@ -169,7 +169,7 @@ def test_dropout_strikes_with_its_probability_and_independently(p: float) -> Non
     "ordering",
     ["baseline", "baseline_ic", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic", "bn_relu_conv", "conv_ic_dropout"],
 )
-def test_a_network_led_through_fused_layers_is_the_network(
+def test_a_network_taken_through_fused_layers_is_the_network(
     ordering: str, block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its logits, gradients and buffers in float64; dropout with so small a probability that it hits nothing."""

@@ -158,7 +158,6 @@ def test_nothing_is_said_of_a_run_of_up_to_an_hour(epoch, epochs, capsys):
         (10, [], ("an epoch takes 20 min", "3.3 h for this run", "3.3 h with all")),
         (10, [10.0, 5.0], ("an epoch takes 20 min", "3.3 h for this run", "2.2 days with all")),
         (4, [10.0, 5.0], ("an epoch takes 20 min", "1.3 h for this run", "2.1 days with all")),  # 6 of 10 are done
-        (10, None, ("an epoch takes 20 min", "3.3 h for this run.")),
     ],
 )
 def test_of_a_run_of_over_an_hour_its_time_the_studys_and_a_cure_are_said(epochs, later, texts, capsys):

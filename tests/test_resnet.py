@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from lib import card
+from lib import plan
 from lib.card import depth
 from lib.ic import IC
 from lib.paper import ordering_name, unit_name
@@ -165,11 +165,11 @@ def test_the_depth_shown_is_that_of_the_weight_layers():
 
 
 def test_what_a_plan_may_name_are_the_layers_and_baselines_that_there_are_and_each_has_a_name_for_titles():
-    assert set(card.LAYERS) == {"conv", *LAYERS}
-    assert set(card.BASELINES) == set(BASELINES)
-    names = {ordering_name(each) for each in (*card.LAYERS, *card.BASELINES)}
-    assert len(names) == len(card.LAYERS) + len(card.BASELINES)
-    assert [unit_name("basic", each) for each in card.BASELINES] == ["Baseline", "Baseline-IC"]
+    assert set(plan.LAYERS) == {"conv", *LAYERS}
+    assert set(plan.BASELINES) == set(BASELINES)
+    names = {ordering_name(each) for each in (*plan.LAYERS, *plan.BASELINES)}
+    assert len(names) == len(plan.LAYERS) + len(plan.BASELINES)
+    assert [unit_name("basic", each) for each in plan.BASELINES] == ["Baseline", "Baseline-IC"]
 
 
 @pytest.mark.parametrize("network", PARAMETERS)

@@ -240,7 +240,7 @@ def control(bench: Bench, card: RunCard, change: str, *arguments: str) -> list[s
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_a_run_keeps_the_threads_it_began_with_and_would_differ_with_others(bench: Bench) -> None:
+def test_a_run_keeps_the_threads_it_was_trained_with_and_would_differ_with_others(bench: Bench) -> None:
     one, other = ("on_threads", 1), ("on_threads", 2)
     card = dataclasses.replace(CARD, train_images=16, batch_size=8)  # enough for two threads to share
     began = bench.straight(card, one)

@@ -20,7 +20,7 @@ from lib.checkpoint import Checkpoints, Snapshot
 from lib.errors import BadInput
 from lib.metrics import read_metrics
 from lib.resnet import ResNet
-from lib.stopping import Stop, Stopped
+from lib.stopping import ENDS_WITH_PARENT, Stop, Stopped
 from lib.turns import in_turns
 from stages import train
 from tests.making import CARD, IC_CARD
@@ -326,7 +326,7 @@ def test_a_run_that_began_on_other_threads_than_those_beside_it_is_refused_and_t
     for folder in ("checkpoints", "metrics", "models"):
         shutil.rmtree(folder)
     run(dataclasses.replace(IC_CARD, epochs=1), monkeypatch=monkeypatch)
-    monkeypatch.setattr(train, "threads_for", lambda began_under: 2 if began_under else 1)
+    monkeypatch.setattr(train, "threads_for", lambda last: 2 if last else 1)
     with pytest.raises(SystemExit, match="2"):
         run(CARD, IC_CARD, monkeypatch=monkeypatch)
     assert f"train: {IC_CARD.name}: it was trained with 2 threads, those before it here with 1: train" in (
@@ -372,3 +372,10 @@ def test_later_runs_are_those_after_a_run_alone_and_unknown_where_they_are_besid
     data = cifar10.load(stand_in, "auto", CARD.train_images, CARD.test_images)
     progress = train.progress_of(CARD, [CARD, IC_CARD, deeper], data, alone=alone)
     assert progress.later == later
+
+
+@pytest.mark.parametrize(("runs", "of_a_study", "alone"), [(1, False, True), (2, False, False), (1, True, False)])
+def test_a_run_is_alone_where_neither_its_process_nor_the_study_trains_others(runs, of_a_study, alone, monkeypatch):
+    if of_a_study:
+        monkeypatch.setenv(ENDS_WITH_PARENT, "1")
+    assert train.Shared(Stop(), runs).alone == alone

@@ -11,7 +11,7 @@ import torch
 from lib import cifar10, limits, training
 from lib.card import RunCard
 from lib.checkpoint import KEPT
-from lib.device import circumstances, cores, make_deterministic, pick_device
+from lib.device import circumstances, cores, make_deterministic, pick_device, threads_for
 from lib.errors import StageError
 from lib.failures import failures_explained
 from lib.progress import duration
@@ -33,7 +33,10 @@ def device(project: Project) -> Iterator[Finding]:
         yield Finding(OK, "device", f"{torch.cuda.get_device_name()}, {size(free)} of {size(total)} free{others}")
         return
     here = circumstances(torch.device("cpu"))
-    found = f"CPU, {cores()} cores, {here.threads} PyTorch threads, {here.instructions}, {size(limits.memory())} memory"
+    found = (
+        f"CPU, {counted(cores(), 'core')}, {counted(threads_for(None), 'PyTorch thread')}, {here.instructions}, "
+        f"{size(limits.memory())} memory"
+    )
     if any(card.device == "cuda" for card in project.cards.values()):
         yield Finding(
             BAD, "device", f"{found}; the plan asks for cuda", "device: auto in params.yaml, then dvc repro plan"
@@ -112,7 +115,7 @@ def estimate(project: Project, left: dict[str, int], step: float, where: str) ->
     found = f"about {duration(seconds)} on {where} for {runs} that no checkpoint has finished: an estimate"
     found += f", from {step:.3f} s a step of {first.name}"
     if (load := os.getloadavg()[0]) > cores():
-        found += f", while the machine is busy (load {load:.0f} on {cores()} cores)"
+        found += f", while the machine is busy (load {load:.0f} on {counted(cores(), 'core')})"
     if where == "this CPU" and seconds > 3600:
         return Finding(NOTE, "time", found, "make rehearsal takes minutes; or train on a machine with a GPU")
     return Finding(OK, "time", found)
@@ -127,6 +130,8 @@ def work(card: RunCard, epochs: int, steps: int | None = None) -> int:
 def seconds_per_step(card: RunCard) -> tuple[float, str]:
     """Seconds per training step on images of noise, and the device's name. Raises StageError."""
     device = pick_device(card.device)
+    if device.type == "cpu":
+        torch.set_num_threads(threads_for(None))
     make_deterministic()  # as training does; it costs time
     model = train.model_of(card)
     model.to(device).to(memory_format=torch.channels_last)
