@@ -8,14 +8,18 @@ from lib.errors import BadInput
 from lib.files import read_json
 
 
-def read_cards(folder: Path) -> list[RunCard]:
-    """The cards of the study in a plan folder, in Table 1's order. Raises BadInput that names the file."""
+def run_names(folder: Path) -> list[str]:
+    """The names of the study's runs in a plan folder, in Table 1's order. Raises BadInput that names the file."""
     path = folder / "study.json"
     try:
-        runs = [str(run) for run in read_json(path, CURE)["runs"]]
+        return [str(run) for run in read_json(path, CURE)["runs"]]
     except (LookupError, TypeError):
         raise BadInput(f"{path} is damaged: {CURE}") from None
-    return [RunCard.read(folder / f"{run}.json") for run in runs]
+
+
+def read_cards(folder: Path) -> list[RunCard]:
+    """The cards of the study in a plan folder, in Table 1's order. Raises BadInput that names the file."""
+    return [RunCard.read(folder / f"{run}.json") for run in run_names(folder)]
 
 
 def read_with_study(paths: Sequence[Path]) -> list[tuple[RunCard, list[RunCard]]]:

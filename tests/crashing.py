@@ -29,7 +29,7 @@ import torch
 from lib import card as cards
 from lib import checkpoint, files, metrics, progress, source, training
 from lib.card import RunCard
-from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
+from lib.checkpoint import Checkpoints, read_checkpoint
 from lib.resnet import ResNet
 from stages import train
 
@@ -142,11 +142,6 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
     return repr(one) == repr(other)
-
-
-def optimizer_steps(snapshot: Snapshot) -> int:
-    """How many steps Adam's state in a snapshot has seen."""
-    return int(snapshot.optimizer["state"][0]["step"])
 
 
 # What may be called in a new process.

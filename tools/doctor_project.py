@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from lib import cifar10
 from lib.card import RunCard
+from lib.cards import run_names
 from lib.checkpoint import Checkpoints, read_checkpoint
 from lib.errors import BadInput
-from lib.files import read_json
 from lib.lock import holder
 from stages import train
 
@@ -71,8 +71,8 @@ class Project:
     def runs(self) -> dict[str, RunCard | str]:
         """The plan's runs by name, in its order: each run's card, or what is wrong with it."""
         try:
-            names = [str(name) for name in read_json(PLAN / "study.json")["runs"]]
-        except (BadInput, LookupError, TypeError):  # training works without study.json too
+            names = run_names(PLAN)
+        except BadInput:  # training works without study.json too
             names = sorted(path.stem for path in PLAN.glob("*.json") if path.name != "study.json")
         return {name: attempt(RunCard.read, PLAN / f"{name}.json") for name in names}
 
