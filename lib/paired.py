@@ -37,7 +37,10 @@ class Comparison:
     @property
     def supported(self) -> bool:
         """Whether a difference, for better or worse, is significant after Holm's correction."""
-        return self.holm_p is not None and self.holm_p < LEVEL
+        return self.below(LEVEL)
+
+    def below(self, level: float) -> bool:
+        return self.holm_p is not None and self.holm_p < level
 
 
 def compare(values: Mapping[int, float], others: Mapping[int, float], higher_is_better: bool = True) -> Comparison:

@@ -123,6 +123,27 @@ def test_a_supported_difference_is_bold(compared):
     assert line[4] == "**+0.1020**" and line[6] == "3/3"
 
 
+def test_what_counts_as_supported_is_the_readers_to_fix(compared):
+    """For a plan whose measures share the chance of a false statement."""
+    out = compared([*IC, *BASELINE], "ic_conv_relu:baseline")
+    (line,) = lines_of(out)
+    p = float(line[7])
+    assert line[4] == "**+0.0420**" and p < 0.05 and "p < 0.05," in out
+    for level, told in ((p - 0.0001, "+0.0420"), (p + 0.0001, "**+0.0420**")):
+        out = compared([*IC, *BASELINE], "ic_conv_relu:baseline", "--level", str(level))
+        ((*_, difference, _, _, _),) = lines_of(out)
+        assert difference == told and f"p < {level:g}," in out
+
+
+@pytest.mark.parametrize("level", ["0", "1", "5", "-0.05", "nan"])
+def test_a_level_that_is_no_probability_is_refused_in_a_line(compared, capsys, level):
+    with pytest.raises(SystemExit) as ending:
+        compared([*IC, *BASELINE], "ic_conv_relu:baseline", "--level", level)
+    assert ending.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"compare: --level {float(level):g}: give a probability between 0 and 1, as 0.025"
+
+
 @pytest.mark.parametrize("runs", [[], IC, [IC[0], BASELINE[0]], [IC[0], BASELINE[1]]])
 @pytest.mark.parametrize(("seeds", "cure"), [([0, 1, 2], "`dvc repro`"), ([0], "'seeds=[0,1]'`")])
 def test_without_two_seeds_in_common_there_is_nothing_to_say_but_the_cure(compared, runs, seeds, cure):

@@ -18,7 +18,7 @@ from lib.arms import Arm, arms_of, unequal_seeds
 from lib.card import RunName
 from lib.errors import BadInput, errors_exit
 from lib.metrics import RunMetrics
-from lib.paired import Comparison, compare, corrected, several
+from lib.paired import LEVEL, Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
 from lib.results import read_so_far, read_study
 from lib.table1 import DECIMALS, accuracy
@@ -32,7 +32,7 @@ TO_ADD = ": add it to orderings in params.yaml and train it with `dvc repro`"
 HOW_TO_READ = (
     "Ordering minus the one it is compared with, of {measure}, paired by seed: mean, 95 % t-interval,\n"
     "seeds in which it is better, p of the two-sided paired t-test with Holm's correction for {comparisons}. Bold\n"
-    "where p < 0.05, for better or worse; a dash where the data cannot say."
+    "where p < {level:g}, for better or worse; a dash where the data cannot say."
 )
 
 ArmKey = tuple[str, str]  # network, ordering
@@ -78,8 +78,18 @@ def main() -> None:
         metavar="FOLDER",
         help="one that was kept, with its plan/study.json as study.json and its metrics/ (default: this project's)",
     )
+    parser.add_argument(
+        "--level",
+        type=float,
+        default=LEVEL,
+        metavar="P",
+        help=f"bold where the corrected p is below this (default: {LEVEL}); if a plan has two measures, each of which "
+        f"may be said to differ, {LEVEL / 2} keeps its chance of a false statement below {LEVEL:.0%}",
+    )
     arguments = parser.parse_args()
     with errors_exit("compare"):
+        if not 0 < arguments.level < 1:
+            raise BadInput(f"--level {arguments.level:g}: give a probability between 0 and 1, as {LEVEL / 2}")
         study, metrics = study_of(arguments.study)
         pairs = pairs_of(arguments.pairs, study, "" if arguments.study else TO_ADD)
         if study["epochs"] < 2 and arguments.measure in OF_A_CURVE:
@@ -93,7 +103,8 @@ def main() -> None:
             print(f"compare: without a finished run: {some(missing)}")
         if unequal := unequal_seeds(list(arms.values())):
             print(f"compare: {unequal}" + TO_EQUAL * (not arguments.study))
-        print(answer(study, arms, pairs, CRITERIA[arguments.measure]) or CHANCE + more_seeds(study, arguments.study))
+        told = answer(study, arms, pairs, CRITERIA[arguments.measure], arguments.level)
+        print(told or CHANCE + more_seeds(study, arguments.study))
 
 
 def study_of(folder: Path | None) -> tuple[dict[str, Any], Path]:
@@ -149,7 +160,11 @@ def pairs_of(texts: Sequence[str], study: dict[str, Any], cure: str) -> list[tup
 
 
 def answer(
-    study: dict[str, Any], arms: Mapping[ArmKey, Arm], pairs: Sequence[tuple[ArmKey, ArmKey]], criterion: Criterion
+    study: dict[str, Any],
+    arms: Mapping[ArmKey, Arm],
+    pairs: Sequence[tuple[ArmKey, ArmKey]],
+    criterion: Criterion,
+    level: float,
 ) -> str | None:
     """What was run, a table of the comparisons that have runs, and how to read it; None where chance cannot be judged.
 
@@ -165,13 +180,13 @@ def answer(
         return None
     rows = [row_of(*sides, comparison) for sides, comparison in zip(there, results, strict=True)]
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
-    table = markdown.bold(table, DIFFERENCE[0], [each.supported for each in results])
+    table = markdown.bold(table, DIFFERENCE[0], [each.below(level) for each in results])
     runs = [run for arm in arms.values() for run in arm.runs.values()]
     recipe = {key: value for run in runs for key, value in run.facts.recipe.items()}  # some orderings have more keys
     caption = circumstances.in_a_line(study | {"recipe": recipe}, runs)
     return (
         f"{caption}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
-        f"{HOW_TO_READ.format(measure=criterion.words, comparisons=counted(len(pairs), 'comparison'))}"
+        f"{HOW_TO_READ.format(measure=criterion.words, comparisons=counted(len(pairs), 'comparison'), level=level)}"
     )
 
 
