@@ -5,12 +5,14 @@ import gc
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from lib import cifar10, synthetic
+from tests.switches import turned_back
 
 IMAGES_PER_FILE = 40
 
@@ -43,6 +45,12 @@ def one_thread() -> None:
 def imported_for_good() -> None:
     """Statsmodels collects garbage at every Holm correction, and went through all of torch, DVC and Ray each time."""
     gc.freeze()
+
+
+@pytest.fixture
+def process_as_it_was() -> Iterator[None]:
+    with turned_back():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from lib.stopping import Stop
 from lib.words import counted
 from stages import train
 from tests.making import CARD, IC_CARD
+from tests.switches import turned_back
 from tools import doctor, doctor_capacity, doctor_study
 from tools.doctor import BAD, NOTE, OK, Finding
 from tools.doctor_project import Project
@@ -38,16 +39,7 @@ ROOT = Path(__file__).parents[1]
 ENDED = 2**22 + 1  # above Linux's largest process number
 
 
-@pytest.fixture(autouse=True)
-def torch_as_it_was() -> Iterator[None]:
-    """The doctor measures a step in the mode that training uses; turn its switches back."""
-    deterministic, fill = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic
-    before = fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    yield
-    torch.use_deterministic_algorithms(deterministic)
-    fill.fill_uninitialized_memory, torch.backends.cudnn.benchmark = before[:2]
-    if before[2] is None:
-        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+pytestmark = pytest.mark.usefixtures("process_as_it_was")  # the doctor times a step as training takes it
 
 
 def write_plan(*cards: RunCard) -> None:
@@ -68,9 +60,8 @@ def pristine_study(pristine_stand_in: Path, tmp_path_factory: pytest.TempPathFac
     """A project with data, a plan of two runs, and the first of them trained by the stage itself."""
     study = tmp_path_factory.mktemp("doctor")
     shutil.copytree(pristine_stand_in, study / "data/cifar10")
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with turned_back(), pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(study)
-        monkeypatch.delenv("DVC_ROOT", raising=False)
         write_plan(CARD, IC_CARD)
         list(train.train(*read_with_study([Path("plan", f"{CARD.name}.json")])[0], train.Shared(Stop(), 1)))
     return study

@@ -1,13 +1,14 @@
-"""What only a GPU can show: fused layers are near PyTorch's, the captured step is the plain one, a run beside others is
-the run alone, and a resumed one the uninterrupted one.
+"""What only a GPU can show: fused layers are near PyTorch's, and the captured step is the plain one to the bit.
 
-Run by `pytest -m gpu` on a machine with one.
+So are a run beside others the run alone, and a resumed one the uninterrupted one: the last on a CPU too, so that what
+these tests are made of runs where they do not. `tools/on_gpu check` runs all of it on a machine with a GPU.
 """
 
 import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,11 +22,12 @@ from stages.train import Shared
 from stages.train import train as training_of
 from tests.making import IC_CARD
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
-]
-CARD = dataclasses.replace(IC_CARD, device="cuda", train_images=72, epochs=3)  # 4 batches of 16 and one of 8
+GPU = torch.cuda.is_available()
+ON_A_GPU = (pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="there is no GPU here"))
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
+IMAGES = 72  # 4 batches of 16 and one of 8
+CARD = dataclasses.replace(IC_CARD, device="cuda" if GPU else "cpu", train_images=IMAGES, epochs=3)
+DROPS: dict[str, Any] = dict(learning_rate_rule="steps", learning_rate_steps=(1, 2), learning_rate_factor=0.1)
 CARDS = [
     dataclasses.replace(
         CARD, network=block, block=block, ordering=ordering, dropout_p=None if ordering == "baseline" else 0.05
@@ -33,6 +35,12 @@ CARDS = [
     for ordering in ("baseline", "relu_ic_conv", "ic_conv_relu", "conv_relu_ic")
     for block in ("basic", "bottleneck")
 ]
+
+
+def on_a_gpu(test: Any) -> Any:
+    for mark in ON_A_GPU:
+        test = mark(test)
+    return test
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +70,7 @@ def train(*cards: RunCard) -> dict[str, bytes]:
 
 def go_on(*cards: RunCard) -> dict[str, bytes]:
     shared = Shared(Stop(), len(cards))
-    in_turns({card.name: training_of(card, 1, [card], shared) for card in cards})
+    in_turns({card.name: training_of(card, [card], shared) for card in cards})
     return {str(path): path.read_bytes() for path in [*Path("metrics").iterdir(), *Path("models").iterdir()]}
 
 
@@ -87,11 +95,13 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
     return [name for name in sorted(one | other) if one.get(name) != other.get(name)]
 
 
+@on_a_gpu
 def test_layers_are_fused_here(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(CARD)
     assert "(layers fused)" in capsys.readouterr().out
 
 
+@on_a_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_captured_step_is_the_plain_step_to_the_bit(
     precision: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,21 +110,23 @@ def test_a_captured_step_is_the_plain_step_to_the_bit(
     assert not differing(train(*cards), plainly(monkeypatch, *cards))
 
 
+@on_a_gpu
 @pytest.mark.usefixtures("one_by_one")
 def test_so_it_is_with_layers_one_by_one(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards = [dataclasses.replace(card, precision="bfloat16") for card in CARDS[::2]]
     assert not differing(train(*cards), plainly(monkeypatch, *cards))
 
 
+@on_a_gpu
 @pytest.mark.parametrize("change", [{"optimizer": "sgd", "momentum": 0.9}, {"weight_decay": 0.1}], ids=str)
 def test_so_it_is_with_other_recipes_and_a_rate_that_drops(
-    change: dict[str, object], workplace: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rate = {"learning_rate_rule": "steps", "learning_rate_steps": (1, 2), "learning_rate_factor": 0.1}
-    card = dataclasses.replace(CARD, **rate, **change)
+    card = dataclasses.replace(CARD, **DROPS, **change)
     assert not differing(train(card), plainly(monkeypatch, card))
 
 
+@on_a_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_run_beside_others_is_the_run_alone(precision: str, workplace: Path) -> None:
     cards = [dataclasses.replace(card, precision=precision) for card in CARDS]
@@ -124,7 +136,7 @@ def test_a_run_beside_others_is_the_run_alone(precision: str, workplace: Path) -
         assert not differing(alone, {name: together[name] for name in alone})
 
 
-@pytest.mark.parametrize("capture", [True, False], ids=["captured", "plain"])
+@pytest.mark.parametrize("capture", [True, pytest.param(False, marks=ON_A_GPU)], ids=["captured", "plain"])
 def test_a_resumed_run_is_the_uninterrupted_one(
     capture: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,13 +146,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert not differing(go_on(CARD), straight)
 
 
+@on_a_gpu
 def test_a_gpu_learns_what_a_cpu_learns(workplace: Path) -> None:
-    """Their dropout draws differ, so without it; sums are rounded in another order."""
+    """With a rate that drops too. Without dropout, of which their draws differ; sums are rounded in another order."""
     for block in ("basic", "bottleneck"):
-        card = dataclasses.replace(CARD, block=block, ordering="baseline", dropout_p=None)
+        card = dataclasses.replace(CARD, block=block, ordering="baseline", dropout_p=None, **DROPS)
         assert losses(card) == pytest.approx(losses(dataclasses.replace(card, device="cpu")), rel=2e-3)
 
 
+@on_a_gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bfloat16", 0.05)])
 def test_fused_layers_stay_near_pytorchs_in_float32(
     precision: str, tolerance: float, workplace: Path, monkeypatch: pytest.MonkeyPatch

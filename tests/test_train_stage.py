@@ -25,17 +25,7 @@ from lib.turns import in_turns
 from stages import train
 from tests.making import CARD, IC_CARD
 
-
-@pytest.fixture(autouse=True)
-def torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The stage turns switches of the whole process; turn them back."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    yield
-    torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = fill
-    torch.backends.cudnn.benchmark = benchmark
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
 
 
 def run(*cards: RunCard | Path, monkeypatch: pytest.MonkeyPatch) -> None:
