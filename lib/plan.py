@@ -203,14 +203,14 @@ def _one_line(error: Any, where: str) -> str:
 
 
 def _number_hint(text: str, *, whole: bool) -> str:
-    """How to write what was probably meant: YAML 1.1, which PyYAML reads, takes 1e-3 for a string."""
+    """How to write what was probably meant."""
     try:
         number = decimal.Decimal(text)
     except decimal.InvalidOperation:
         return ""
     if not number.is_finite() or abs(number.adjusted()) > DIGITS_TO_WRITE or (whole and number % 1):
         return ""
-    return f" to YAML: write {number:f}" if "e" in text.lower() else ": write it without quotes"
+    return f": write {number:f}, without quotes"
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:

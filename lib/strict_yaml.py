@@ -9,6 +9,7 @@ import yaml
 from lib.errors import BadInput
 
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+POWER_OF_TEN = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # a number to DVC, which writes 1e-05
 READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # differently by YAML 1.1 (PyYAML) and 1.2 (DVC)
 
 
@@ -26,7 +27,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Refuses what PyYAML and DVC read differently: a duplicate key, a number like 010 or 1:30."""
+    """Reads as DVC does: 1e-5 too is a number. Refuses what it cannot: a duplicate key, a number like 010 or 1:30."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -46,3 +47,6 @@ class StrictLoader(yaml.SafeLoader):
                 "write it in decimal, without a leading 0"
             )
         return super().construct_object(node, deep)
+
+
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", POWER_OF_TEN, list("-+0123456789"))

@@ -67,6 +67,18 @@ def test_a_preset_wins_over_what_it_names_and_changes_nothing_else(preset, tmp_p
     assert study_of(tmp_path, with_key("preset", preset)).model_dump() == wanted
 
 
+def test_the_original_recipe_is_that_of_the_documents():
+    """docs/recipe.md."""
+    assert PRESETS["original"] == {
+        "epochs": 200,
+        "learning_rate_rule": "steps",
+        "weight_decay": 0.0001,
+        "augmentation": "crop_flip",
+    }
+    steps = yaml.safe_load(PARAMS)
+    assert (steps["learning_rate_steps"], steps["learning_rate_factor"]) == ([80, 120, 160], 0.1)
+
+
 def test_a_preset_that_names_one_network_leaves_the_others(tmp_path):
     one = "{replication: {networks: {resnet164: {block: basic, blocks_per_stage: 5}}}}"
     sizes = {key: each.blocks_per_stage for key, each in study_of(tmp_path, with_key("presets", one)).networks.items()}
@@ -186,13 +198,14 @@ def test_a_plan_without_a_baseline_says_so(orderings, tmp_path, monkeypatch, cap
 
 ONE = "{block: basic, blocks_per_stage: 1}"
 BAD = [
-    ("dropout_p", "1e-3", "text"),
-    ("dropout_p", "1e-3", "write 0.001"),
-    ("weight_decay", "1e-7", "write 0.0000001"),
-    ("epochs", "1e2", "write 100"),
-    ("epochs", "1e-2", "this is text"),
-    ("weight_decay", "1e999999999", "expected a number, and this is text"),
-    ("dropout_p", "'0.05'", "without quotes"),
+    ("dropout_p", "'1e-3'", "this is text: write 0.001, without quotes"),
+    ("weight_decay", "'1e-7'", "write 0.0000001, without"),
+    ("epochs", "'1e2'", "write 100, without"),
+    ("epochs", "'1e-2'", "and this is text"),
+    ("epochs", "1e2", "100.0"),
+    ("weight_decay", "'1e999999999'", "expected a number, and this is text"),
+    ("weight_decay", "1e999999999", "finite"),
+    ("dropout_p", "'0.05'", "write 0.05, without quotes"),
     ("dropout_p", "five percent", "number"),
     ("dropout_p", "true", "number"),
     ("dropout_p", ".nan", "nan"),
@@ -200,7 +213,6 @@ BAD = [
     ("dropout_p", "1.5", "less than 1"),
     ("dropout_p", "-0.1", "greater than or equal to 0"),
     ("dropout_p", "", "None"),
-    ("learning_rate", "1e-3", "write 0.001"),
     ("learning_rate", "0.0", "greater than 0"),
     ("learning_rate", ".inf", "finite"),
     ("weight_decay", ".nan", "nan"),
@@ -417,15 +429,26 @@ ODD = [
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "preset"])
-@pytest.mark.parametrize("value", ODD)
-def test_whatever_a_key_is_set_to_the_answer_is_a_study_or_one_line(key, value, tmp_path):
-    (tmp_path / "params.yaml").write_text(with_key(key, value))
-    try:
-        cards = read_study(tmp_path / "params.yaml").cards()
-    except BadInput as refused:
-        assert key.removesuffix("s") in str(refused) and str(refused).isprintable()
-    else:
-        assert cards
+def test_whatever_a_key_is_set_to_the_answer_is_a_study_or_one_line(key, tmp_path):
+    for value in ODD:
+        (tmp_path / "params.yaml").write_text(with_key(key, value))
+        try:
+            cards = read_study(tmp_path / "params.yaml").cards()
+        except BadInput as refused:
+            assert key.removesuffix("s") in str(refused) and str(refused).isprintable(), value
+        else:
+            assert cards, value
+
+
+@pytest.mark.parametrize("value", ["0.00001", "5e-05", "1e-3", "1.5e-4", "2.e-6", "1E-5", "0.05", "1"])
+def test_a_number_that_an_experiment_sets_is_read_as_dvc_reads_what_it_wrote(value, tmp_path):
+    """DVC writes 0.00001 as 1e-05, which is text to YAML 1.1."""
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS, encoding="utf-8")
+    apply_overrides(path, [f"weight_decay={value}"])
+    assert (
+        {card.weight_decay for card in read_study(path).cards()} == {load_yaml(path)["weight_decay"]} == {float(value)}
+    )
 
 
 # ---- the documents
