@@ -22,9 +22,11 @@ def main() -> None:
     argparse.ArgumentParser(prog="python -m stages.download", description=__doc__).parse_args()
     with errors_exit("download"):
         wanted = wanted_data_set(Path("plan/study.json"))
-        # DVC_ROOT: an experiment in a temporary folder finds the archive of earlier ones.
-        archive = Path(os.environ.get("DVC_ROOT", "."), "data", "cifar-10-python.tar.gz")
-        name = obtain.obtain(wanted, Path("data/cifar10"), os.environ.get("CIFAR10_SOURCE") or None, archive)
+        root = Path(os.environ.get("DVC_ROOT", "."))  # where the user is, if an experiment runs in a temporary folder
+        source = os.environ.get("CIFAR10_SOURCE") or None
+        if source and "://" not in source:
+            source = str(root / source)
+        name = obtain.obtain(wanted, Path("data/cifar10"), source, root / "data" / "cifar-10-python.tar.gz")
         if name != wanted and name == "synthetic":
             print(SYNTHETIC_NOTICE)
         print(f"download: data/cifar10 holds the {name} data set, every file verified by its SHA-256")

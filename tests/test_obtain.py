@@ -23,6 +23,7 @@ import trustme
 from lib import cifar10, obtain, synthetic
 from lib.card import VALIDATION
 from lib.errors import BadInput
+from stages import download
 
 PATH = "/cifar-10-python.tar.gz"
 Route = Callable[[http.server.BaseHTTPRequestHandler], None]
@@ -536,6 +537,22 @@ def flip_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def test_a_relative_source_is_looked_for_where_the_user_is_and_not_where_the_experiment_runs(
+    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(official, tmp_path / "project" / "images")
+    experiment = tmp_path / "project/.dvc/tmp/exps/standalone/tmp1"
+    (experiment / "plan").mkdir(parents=True)
+    (experiment / "plan/study.json").write_text('{"dataset": "cifar10"}')
+    monkeypatch.chdir(experiment)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    monkeypatch.setenv("CIFAR10_SOURCE", "images")
+    monkeypatch.setattr("sys.argv", ["download"])
+    download.main()
+    assert "data/cifar10 holds the cifar10 data set" in capsys.readouterr().out
+    assert cifar10.verified_files(Path("data/cifar10"))[0] == "cifar10"
 
 
 @pytest.mark.parametrize("wanted", ["cifar10", "auto"])
