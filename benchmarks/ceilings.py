@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network
 from benchmarks.record import Ceilings, Work
 from benchmarks.stopwatch import wait_for_device
-from lib.device import threads_for
+from lib.device import convolves_in_bfloat16, threads_for
 from lib.resnet import ResNet
 
 
@@ -42,8 +42,10 @@ def measured(device: torch.device, quick: bool) -> Ceilings:
     size, elements = (8192, 1 << 28) if device.type == "cuda" else (2048, 1 << 26)
     if quick:
         size, elements = 256, 1 << 18
-    rates = {}
-    for name, dtype in {"float32": torch.float32, "bfloat16": torch.bfloat16}.items():
+    precisions, rates = {"float32": torch.float32}, {}
+    if convolves_in_bfloat16(device):
+        precisions["bfloat16"] = torch.bfloat16
+    for name, dtype in precisions.items():
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         rates[name] = 2 * size**3 / fastest(functools.partial(torch.matmul, left, right))
     source = torch.ones(elements, device=device)

@@ -5,6 +5,7 @@ import dataclasses
 import torch
 
 from lib.card import depth
+from lib.device import convolves_in_bfloat16
 from lib.runs import on_cores
 from lib.words import counted
 
@@ -62,12 +63,12 @@ def competitors(device: torch.device) -> list[Contender]:
     """The contenders of a race: the plain loop, tuned eager PyTorch, and the engine as it trains a study."""
     if device.type == "cuda":
         return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
-    cores = on_cores()
+    cores, tuned = on_cores(), _tuned_precision(device)
+    ours = dict.fromkeys(("float32", tuned))
     return [
         PLAIN,
-        Contender("tuned loop", "tuned", "bfloat16", cores, 1),
-        Contender("ours, float32", "engine", "float32", cores, 1),
-        Contender("ours, bfloat16", "engine", "bfloat16", cores, 1),
+        Contender("tuned loop", "tuned", tuned, cores, 1),
+        *(Contender(f"ours, {precision}", "engine", precision, cores, 1) for precision in ours),
     ]
 
 
@@ -75,8 +76,13 @@ def scaled(device: torch.device) -> list[Contender]:
     """The contenders of a scale curve: the engine with one run, and with as many as the machine takes."""
     if device.type == "cuda":
         return _on_a_gpu((1, RUNS_ON_A_GPU[-1]))[1:]
-    counts = dict.fromkeys((1, on_cores()))
-    return [Contender(f"ours, bfloat16, {counted(count, 'run')}", "engine", "bfloat16", count, 1) for count in counts]
+    counts, precision = dict.fromkeys((1, on_cores())), _tuned_precision(device)
+    return [Contender(f"ours, {precision}, {counted(count, 'run')}", "engine", precision, count, 1) for count in counts]
+
+
+def _tuned_precision(device: torch.device) -> str:
+    """The faster one."""
+    return "bfloat16" if convolves_in_bfloat16(device) else "float32"
 
 
 def _on_a_gpu(counts: tuple[int, ...]) -> list[Contender]:

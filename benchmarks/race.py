@@ -81,8 +81,15 @@ def run(
 ) -> Race:
     """Run a race of up to `repeats` blocks of each contender, in about `seconds`.
 
-    Contenders that fail are named and left out.
+    Contenders that cannot begin, or not evaluate, are named and left out.
     """
+    on_cpu = device.type == "cpu"
+
+    def finish(entrant: Entrant) -> None:
+        if not on_cpu and not entrant.contender.captured:
+            entrant.look_inside()
+        entrant.evaluate()
+
     end = time.monotonic() + seconds
     before = machine.circumstances(source.dataset)
     with contextlib.ExitStack() as stack:
@@ -92,16 +99,12 @@ def run(
         block_seconds = seconds_of_a_block(left, seconds, blocks=(repeats + 1) * len(entrants))
         for entrant in entrants:
             entrant.set_block(block_seconds)
-        on_cpu = device.type == "cpu"
         for repeat in range(repeats):
             if repeat >= LEAST_REPEATS and time.monotonic() > end:
                 break
             for entrant in entrants if repeat % 2 == 0 else reversed(entrants):  # so that drift favours none
                 entrant.block(watched=on_cpu)
-        for entrant in entrants:
-            if not on_cpu and not entrant.contender.captured:
-                entrant.look_inside()
-            entrant.evaluate()
+        entrants = able(entrants, finish)
         results = tuple(result(entrant, entrants[:place]) for place, entrant in enumerate(entrants))
     circumstances = dataclasses.replace(before, load_after=machine.load())
     return Race(network.name, network.ordering, work(network), circumstances, results)

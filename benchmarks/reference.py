@@ -119,10 +119,14 @@ class PlainLoop:
 
 
 class TunedLoop(PlainLoop):
-    """The same with what PyTorch offers: channels-last, bfloat16 autocast, fused Adam, and no waiting for the loss."""
+    """The same with what PyTorch offers: channels-last, autocast, fused Adam, and no waiting for the loss.
 
-    def __init__(self, model: nn.Module, folder: Path, data: DataSet, device: torch.device) -> None:
+    In bfloat16, or in float32 where that is faster.
+    """
+
+    def __init__(self, model: nn.Module, folder: Path, data: DataSet, device: torch.device, precision: str) -> None:
         super().__init__(model.to(memory_format=torch.channels_last), folder, data, device)
+        self.in_bfloat16 = precision == "bfloat16"
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, fused=True)
@@ -134,7 +138,7 @@ class TunedLoop(PlainLoop):
             for images, labels in self.watch.over(self.train_loader):
                 images, labels = self._moved(images), labels.to(self.device, non_blocking=True)
                 self.optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                with self._autocast():
                     loss = self.criterion(self.model(images), labels)
                 loss.backward()
                 self.optimizer.step()
@@ -142,13 +146,16 @@ class TunedLoop(PlainLoop):
                 self.images += len(labels)
                 yield None
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.in_bfloat16)
+
     def _moved(self, images: torch.Tensor) -> torch.Tensor:
         return images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
 
     def evaluate(self, batches: int) -> int:
         self.model.eval()
         images_seen, correct = 0, torch.zeros((), dtype=torch.int64, device=self.device)
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.inference_mode(), self._autocast():
             for images, labels in itertools.islice(self.test_loader, batches):
                 logits = self.model(self._moved(images))
                 correct += (logits.argmax(dim=1) == labels.to(self.device, non_blocking=True)).sum()

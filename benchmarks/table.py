@@ -48,8 +48,24 @@ def filled(text: str, middle: str, page: Path) -> str:
 
 
 def overview(record: Record) -> str:
-    """A device's speeds, and the conditions they were measured under."""
-    return f"**{record.device}**{conditions(record.races)}\n\n{speeds(record)}\n"
+    """What the engine does on a device, beside the reference loops, and the conditions it was measured under."""
+    compared, rows = last_of_all(record.races), []
+    ways = {each.contender: way(each) for race in record.races for each in race.results}
+    references = names(name for race in record.races for each in race.results for name in each.times_faster)
+    for race in record.races:
+        of = {result.contender: result for result in race.results}.get(compared)
+        faster = of.times_faster if of else {}
+        ratios = [spread(faster[name]) if name in faster else "–" for name in references]
+        rows.append([race.network, race.ordering, spread(of.images_per_second) if of else "–", *ratios])
+    header = ["network", "ordering", f"{compared}, {ways[compared]}", *(f"times the {name}" for name in references)]
+    return f"**{record.device}**{conditions(record.races)}\n\n{table(header, rows, names=2)}\n"
+
+
+def last_of_all(races: Sequence[Race]) -> str:
+    """The last contender that every race has: one that failed in a race is missing there."""
+    of_each = [names(result.contender for result in race.results) for race in races]
+    every = names(name for of in of_each for name in of)
+    return ([name for name in every if all(name in of for of in of_each)] or every)[-1]
 
 
 def tables(all_records: Iterable[Record]) -> str:
@@ -88,15 +104,12 @@ def ceilings(record: Record) -> str:
 
 
 def speeds(record: Record) -> str:
-    """Training images per second of each contender, and how the last compares."""
-    races = record.races
+    """Training images per second of each contender, and how the last that all races have compares."""
+    races, compared = record.races, last_of_all(record.races)
     contenders = names(result.contender for race in races for result in race.results)
     ways = {result.contender: way(result) for race in races for result in race.results}
     references = names(name for race in races for result in race.results for name in result.times_faster)
     by_contender = [{result.contender: result for result in race.results} for race in races]
-    # The last contender that every race has: one that failed in a race is missing there.
-    shared = [name for name in contenders if all(name in of for of in by_contender)]
-    compared = (shared or contenders)[-1]
     rows = []
     for race, of in zip(races, by_contender, strict=True):
         rates = [spread(of[name].images_per_second) if name in of else "–" for name in contenders]

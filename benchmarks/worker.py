@@ -49,9 +49,10 @@ class Trainer:
             make_deterministic()
             served = cifar10.served(data, BATCH_SIZE, device)
             self.loops = [Engine(model, contender.precision, served, device) for model in models]
+        elif contender.loop == "plain":
+            self.loops = [PlainLoop(model, source.folder, data, device) for model in models]
         else:
-            loop = PlainLoop if contender.loop == "plain" else TunedLoop
-            self.loops = [loop(model, source.folder, data, device) for model in models]
+            self.loops = [TunedLoop(model, source.folder, data, device, contender.precision) for model in models]
         self.steps = [loop.steps() for loop in self.loops]
 
     @staticmethod

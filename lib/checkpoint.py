@@ -143,6 +143,10 @@ class Checkpoints:
         found = (FILE.fullmatch(path.name) for path in self.folder.glob("*.ckpt"))
         return sorted((epoch for name in found if name and (epoch := int(name[1])) <= up_to), reverse=True)
 
+    def last(self, up_to: int) -> int:
+        """The last epoch up to `up_to` that has a checkpoint, sound or not; 0 if none has."""
+        return max(self.epochs(up_to), default=0)
+
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04}.ckpt"
 

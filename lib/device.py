@@ -53,6 +53,16 @@ def instructions() -> str:
     return " ".join([torch.backends.cpu.get_cpu_capability(), *of_bfloat16])
 
 
+def convolves_in_bfloat16(device: torch.device) -> bool:
+    """Whether PyTorch has convolutions in bfloat16 for a device; where not, it loops, many times slower than float32.
+
+    Of CPUs, those of Intel and AMD need AVX-512.
+    """
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def pick_device(wanted: str) -> torch.device:
     """The device for "auto" (a GPU if there is one), "cpu" or "cuda". Raises BadInput for "cuda" without a GPU."""
     if wanted == "cuda" and not torch.cuda.is_available():

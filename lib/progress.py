@@ -15,9 +15,9 @@ from lib.stopping import ENDS_WITH_PARENT
 class Progress:
     """Progress of one run of `epochs` epochs over `images` training images.
 
-    `later` is the work of each of the study's later runs in multiples of this run's: from it, and this run's time so
-    far, the time left for all is estimated. None where other runs are trained at the same time: then no such estimate
-    is shown.
+    `later` is the work left of each of the study's later runs, in multiples of all of this run's: from it, and this
+    run's time so far, the time left for all is estimated. None where other runs are trained at the same time: then no
+    such estimate is shown.
     """
 
     def __init__(self, title: str, epochs: int, images: int, later: Sequence[float] | None) -> None:

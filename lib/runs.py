@@ -29,7 +29,7 @@ class Run:
         return self.epoch > before
 
     def _newest(self) -> int:
-        return max(self.checkpoints.epochs(self.card.epochs), default=0)
+        return self.checkpoints.last(up_to=self.card.epochs)
 
     @property
     def timed(self) -> tuple[float, int]:

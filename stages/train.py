@@ -22,7 +22,7 @@ from lib import cifar10, fusion, source, training
 from lib.card import RunCard
 from lib.cards import read_with_study
 from lib.checkpoint import Checkpoints, Snapshot
-from lib.device import circumstances, make_deterministic, pick_device, threads_for
+from lib.device import circumstances, convolves_in_bfloat16, make_deterministic, pick_device, threads_for
 from lib.errors import BadInput, errors_exit
 from lib.failures import failures_explained
 from lib.files import require_room, require_writable, write_whole
@@ -51,6 +51,9 @@ DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "lib/training.py",
     "stages/train.py",
 )
+SLOW_IN_BFLOAT16 = (
+    "this CPU has no convolutions in bfloat16 (they need AVX-512): precision: float32 is several times as fast here"
+)
 
 
 def main() -> None:
@@ -65,6 +68,8 @@ def main() -> None:
         keep_freed_memory()
         cards = read_with_study(paths)
         shared = Shared(stop, len(cards))
+        if all(card.device == "cpu" for card, _ in cards):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # PyTorch's optimizers open a GPU, whatever they train
         in_turns({card.name: train(card, study, shared) for card, study in cards})
 
 
@@ -151,8 +156,13 @@ def weights_file(snapshot: Snapshot) -> bytes:
 
 def checkpoints_of(card: RunCard, data_sha256: str) -> Checkpoints:
     """The checkpoint folder of a card's run on a data set, trained by the code as it is now."""
-    code = {name: source.digest(ROOT / name) for name in DECIDES_RESULTS}
-    return Checkpoints(checkpoint_root(), card.name, card.identity(data_sha256, code))
+    return Checkpoints(checkpoint_root(), card.name, card.identity(data_sha256, code_digests()))
+
+
+@functools.cache
+def code_digests() -> dict[str, str]:
+    """The digest of each file that decides results, as it is at the first call: a study asks for every run of it."""
+    return {name: source.digest(ROOT / name) for name in DECIDES_RESULTS}
 
 
 def checkpoint_root() -> Path:
@@ -170,6 +180,8 @@ def steps(
         shared.take_threads(threads_for(done.circumstances[-1] if done else None))
     start = Snapshot.of_start(done, circumstances(device, fused=device.type == "cuda" and fusion.works()))
     print(f"{progress.title}  trained by {start.circumstances[-1]}", flush=True)
+    if card.precision == "bfloat16" and not convolves_in_bfloat16(device):
+        print(f"{progress.title}  {SLOW_IN_BFLOAT16}", flush=True)
     train_set, test_set = shared.served(data, card.batch_size, device)
     model.to(device).to(memory_format=torch.channels_last)  # the layout of the batches
     recipe = recipe_of(card)
@@ -204,19 +216,24 @@ def recipe_of(card: RunCard) -> training.Recipe:
 
 def bytes_of(model: ResNet) -> tuple[int, int]:
     """The most bytes on disk of the weights, and of a checkpoint: with Adam's two moments, and the history."""
-    weights = sum(each.nbytes for each in model.state_dict().values())
+    weights = sum(each.nbytes + 1_000 for each in model.state_dict().values())  # 1,000 for its name and place
     return weights, 3 * weights + 1_000_000
 
 
 def progress_of(card: RunCard, study: list[RunCard], data: cifar10.DataSet, *, alone: bool) -> Progress:
-    """The display of a run of a study; a run's time is about proportional to its depth.
+    """The display of a run of a study; a run's time is about proportional to its depth and to the epochs it lacks.
 
     `alone`: no other run is trained at the same time, so the study's later ones come after it.
     """
     place = study.index(card) + 1
     title = f"run {place} of {len(study)}  {card.name} ({card.depth} layers, {data.name})"
-    later = [each.depth / card.depth for each in study[place:]] if alone else None
-    return Progress(title, card.epochs, len(data.train.labels), later)
+    later = [epochs_left(each, data) * each.depth / (card.epochs * card.depth) for each in study[place:] if alone]
+    return Progress(title, card.epochs, len(data.train.labels), later if alone else None)
+
+
+def epochs_left(card: RunCard, data: cifar10.DataSet) -> int:
+    """How many epochs a card's run lacks here, by its checkpoints."""
+    return card.epochs - checkpoints_of(card, data.sha256).last(up_to=card.epochs)
 
 
 def facts_of(card: RunCard, data: cifar10.DataSet, model: ResNet, snapshot: Snapshot) -> RunFacts:

@@ -1,23 +1,23 @@
 """The switches of a whole process that a stage turns, turned back: else a test would decide what the next one finds."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
+from unittest import mock
 
-import pytest
 import torch
 
 
 @contextlib.contextmanager
 def turned_back() -> Iterator[None]:
-    """PyTorch's, the handlers of signals, and the environment's variables that a stage reads or sets."""
+    """PyTorch's, the handlers of signals, and the environment, which says nothing of a DVC around the test."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     deterministic, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
     before = torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        monkeypatch.delenv("DVC_STAGE", raising=False)
-        monkeypatch.delenv("DVC_ROOT", raising=False)
+    with mock.patch.dict(os.environ, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}):
+        for name in ("DVC_STAGE", "DVC_ROOT"):
+            os.environ.pop(name, None)
         yield
     torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32 = before

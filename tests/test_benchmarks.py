@@ -1,5 +1,6 @@
 """Contracts of the benchmark; none of them says how fast anything is."""
 
+import copy
 import dataclasses
 import json
 import re
@@ -12,7 +13,7 @@ import yaml
 from torch import nn
 
 from benchmarks import __main__ as command
-from benchmarks import ceilings, kernels, machine, race, reference, table
+from benchmarks import ceilings, contenders, kernels, machine, race, reference, table
 from benchmarks.contenders import DROPOUT_P, SIZES, Contender, Network, competitors, scaled
 from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Result, Spread, Work
@@ -66,15 +67,13 @@ RECORD = Record("CPU, 2 cores", Ceilings({"float32": 2e11, "bfloat16": 4e11}, 3e
 @pytest.mark.parametrize("ordering", ["baseline", "conv_relu_ic", "relu_dropout_conv"])
 def test_the_reference_network_computes_what_ours_does_with_the_same_parameters(block, ordering):
     torch.manual_seed(1)
-    ours = ResNet(block, 1, ordering, dropout_p=DROPOUT_P)
-    ours(images := torch.randn(8, 3, 32, 32))  # running statistics of their own
-    ours.eval()
-    with torch.no_grad():
-        expected = ours(images)
-        parameters = [each.data_ptr() for each in ours.parameters()]
-        plain = reference.plain(ours).eval()
-        torch.testing.assert_close(plain(images), expected, rtol=0, atol=0)
-    assert [each.data_ptr() for each in plain.parameters()] == parameters
+    for p, training in ((DROPOUT_P, False), (0.0, True)):
+        ours = ResNet(block, 1, ordering, dropout_p=p)
+        ours(images := torch.randn(8, 3, 32, 32))  # running statistics of their own
+        plain = reference.plain(copy.deepcopy(ours)).train(training)
+        with torch.no_grad():
+            torch.testing.assert_close(plain(images), ours.train(training)(images))
+        assert sum(each.numel() for each in plain.parameters()) == sum(each.numel() for each in ours.parameters())
 
 
 def test_the_reference_network_has_pytorchs_layers_only_and_as_much_dropout():
@@ -155,6 +154,15 @@ def test_the_plain_loop_comes_first_and_has_all_cores(device):
     assert (first.loop, first.precision, first.processes, first.threads) == ("plain", "float32", 1, None)
     assert others[-1].loop == "engine"
     assert len({each.name for each in [first, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_tuned_contenders_train_in_bfloat16_only_where_that_is_quick(there, monkeypatch):
+    monkeypatch.setattr(contenders, "convolves_in_bfloat16", lambda device: there)
+    _, tuned, *ours = competitors(CPU)
+    assert tuned.precision == ours[-1].precision == ("bfloat16" if there else "float32")
+    assert [each.name for each in ours] == ["ours, float32", "ours, bfloat16"][: 1 + there]
+    assert {each.precision for each in scaled(CPU)} == {tuned.precision}
 
 
 @pytest.mark.parametrize("loop", ["plain", "tuned", "engine"])
@@ -349,9 +357,11 @@ def test_the_pages_hold_the_tables_of_the_records():
         assert table.filled(text, middle, page) == text, "run `python -m benchmarks.table`"
 
 
-def test_the_overview_of_a_device_is_its_speeds_alone():
-    text = without_padding(table.overview(RECORD))
-    assert "| resnet8 | conv_relu_ic |" in text and "Ceilings" not in text and "side by side" not in text
+def test_the_overview_of_a_device_is_how_the_engine_compares():
+    alone = dataclasses.replace(HELD, ordering="baseline", results=(PLAIN,))
+    for races, row in (((HELD,), "| resnet8 | conv_relu_ic | 150 (149–151) | 3 (2.9–3.1) |"), ((alone,), "50 (49–51)")):
+        text = without_padding(table.overview(dataclasses.replace(RECORD, races=races)))
+        assert row in text and "Ceilings" not in text
 
 
 def test_a_devices_name_is_a_files():
@@ -371,7 +381,7 @@ def test_a_quick_benchmark_holds_a_race_and_records_nothing(monkeypatch, capsys)
     command.main()
     out = capsys.readouterr().out
     assert "| resnet8 | conv_relu_ic |" in out and "Ceilings measured there" in out
-    assert "plain loop" in out and "ours, bfloat16" in out
+    assert "plain loop" in out and competitors(CPU)[-1].name in out
     assert set(FOLDER.glob("*")) == before
 
 

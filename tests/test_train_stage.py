@@ -63,6 +63,85 @@ def test_a_run_writes_its_metrics_and_its_model_and_nothing_else(
     assert len(epochs) == 2 and all(card.name in line for line in epochs)  # a line an epoch
 
 
+def test_a_training_computes_what_it_computed_when_this_was_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tests compare the code with itself; a loss that is off by a little would pass them all.
+
+    By SGD, since Adam's first steps go as far for a gradient of rounding errors as for any other, and for four steps:
+    after eight a CPU that rounds otherwise may be off by as much.
+    """
+    card = dataclasses.replace(IC_CARD, optimizer="sgd", momentum=0.9, learning_rate=0.01, epochs=1)
+    run(card, monkeypatch=monkeypatch)
+    (record,) = read_metrics(Path("metrics", f"{card.name}.json")).history
+    assert (record.train_loss, record.test_loss) == pytest.approx((2.529452, 2.899964), rel=5e-4)
+
+
+def test_every_step_of_every_epoch_and_seed_has_dropout_of_its_own(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded: list[int] = []
+    manual_seed = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeded.append(seed) or manual_seed(seed))
+    for seed in (3, 4):
+        run(dataclasses.replace(IC_CARD, seed=seed), monkeypatch=monkeypatch)
+    steps = 2 * 4  # epochs of 64 images by 16
+    assert len(set(seeded)) == 2 * (steps + 1)  # and the initial weights
+
+
+def test_training_is_deterministic_and_float32_is_float32(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
+    run(CARD, monkeypatch=monkeypatch)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_cpu_that_bfloat16_makes_slow_is_told_of(
+    there: bool, precision: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "convolves_in_bfloat16", lambda device: there)
+    run(dataclasses.replace(CARD, precision=precision, epochs=1), monkeypatch=monkeypatch)
+    told = train.SLOW_IN_BFLOAT16 in capsys.readouterr().out
+    assert told == (precision == "bfloat16" and not there)
+
+
+def test_on_a_cpu_it_is_said_first_how_long_the_rest_would_take(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train.training, "seconds_per_step", lambda *_: 1800.0)
+    run(dataclasses.replace(CARD, epochs=1), monkeypatch=monkeypatch)
+    assert "On this CPU an epoch takes 2.0 h: about 2.0 h for this run" in capsys.readouterr().out  # 4 steps
+    run(dataclasses.replace(CARD, epochs=4), monkeypatch=monkeypatch)
+    assert "an epoch takes 2.0 h: about 6.0 h for this run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("devices", "hidden"), [(("cpu", "cpu"), True), (("cpu", "auto"), False)])
+def test_a_process_whose_runs_shall_use_no_gpu_sees_none(
+    devices: tuple[str, str], hidden: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = [dataclasses.replace(card, device=device) for card, device in zip((CARD, IC_CARD), devices, strict=True)]
+    monkeypatch.setattr(train, "in_turns", lambda runs: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    run(*cards, monkeypatch=monkeypatch)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ("" if hidden else "0")
+
+
+@pytest.mark.parametrize("optimizer", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.9}], ids=str)
+def test_a_checkpoint_and_the_weights_are_no_larger_than_the_room_that_is_asked_for(
+    optimizer: dict[str, Any], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that is large beside what a file has besides its numbers."""
+    card = dataclasses.replace(CARD, blocks_per_stage=9, train_images=16, test_images=8, epochs=1, **optimizer)
+    run(card, monkeypatch=monkeypatch)
+    weights, saved = train.bytes_of(train.model_of(card))
+    (path,) = Path("checkpoints").glob("*/epoch-0001.ckpt")
+    assert 0.3 * saved < path.stat().st_size <= saved
+    assert 0.8 * weights < Path("models", f"{card.name}.pt").stat().st_size <= weights
+
+
 def test_a_run_on_the_validation_set_says_so(official: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(workplace / "data/cifar10")
     official.rename(workplace / "data/cifar10")
@@ -354,14 +433,22 @@ def test_a_stop_while_a_checkpoint_is_written_lets_no_other_process_in_before_it
     assert order == ["written", "released"]
 
 
-@pytest.mark.parametrize(("alone", "later"), [(True, [1.0, 14 / 8]), (False, None)])
-def test_later_runs_are_those_after_a_run_alone_and_unknown_where_they_are_beside_it(
-    alone: bool, later: list[float] | None, stand_in: Path
+def test_the_work_left_is_that_of_later_runs_and_unknown_where_they_are_trained_beside_this_one(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deeper = dataclasses.replace(CARD, network="deeper", blocks_per_stage=2)
-    data = cifar10.load(stand_in, "auto", CARD.train_images, CARD.test_images)
-    progress = train.progress_of(CARD, [CARD, IC_CARD, deeper], data, alone=alone)
-    assert progress.later == later
+    study = [CARD, IC_CARD, deeper]
+    data = cifar10.load(Path("data/cifar10"), "auto", CARD.train_images, CARD.test_images)
+
+    def later(*, alone: bool) -> object:
+        return train.progress_of(CARD, study, data, alone=alone).later
+
+    assert later(alone=True) == [1.0, 14 / 8]
+    run(dataclasses.replace(IC_CARD, epochs=1), monkeypatch=monkeypatch)
+    assert later(alone=True) == [0.5, 14 / 8]
+    run(IC_CARD, monkeypatch=monkeypatch)
+    assert later(alone=True) == [0.0, 14 / 8]
+    assert later(alone=False) is None
 
 
 @pytest.mark.parametrize(("runs", "of_a_study", "alone"), [(1, False, True), (2, False, False), (1, True, False)])

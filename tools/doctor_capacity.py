@@ -11,7 +11,7 @@ import torch
 from lib import cifar10, limits, training
 from lib.card import RunCard
 from lib.checkpoint import KEPT
-from lib.device import circumstances, cores, make_deterministic, pick_device, threads_for
+from lib.device import circumstances, convolves_in_bfloat16, cores, make_deterministic, pick_device, threads_for
 from lib.errors import StageError
 from lib.failures import failures_explained
 from lib.progress import duration
@@ -32,7 +32,8 @@ def device(project: Project) -> Iterator[Finding]:
         others = f"; {gpus} GPUs, of which CUDA_VISIBLE_DEVICES picks" if gpus > 1 else ""
         yield Finding(OK, "device", f"{torch.cuda.get_device_name()}, {size(free)} of {size(total)} free{others}")
         return
-    here = circumstances(torch.device("cpu"))
+    cpu = torch.device("cpu")
+    here = circumstances(cpu)
     found = (
         f"CPU, {counted(cores(), 'core')}, {counted(threads_for(None), 'PyTorch thread')}, {here.instructions}, "
         f"{size(limits.memory())} memory"
@@ -45,6 +46,9 @@ def device(project: Project) -> Iterator[Finding]:
         why = str(complaints[0].message) if complaints else f"built for CUDA {torch.version.cuda}"
         cure = "nvidia-smi, and a PyTorch for the CUDA it names: https://pytorch.org/get-started/locally"
         yield Finding(NOTE, "device", f"{found}; there is a GPU that PyTorch does not see ({why})", cure)
+    elif not convolves_in_bfloat16(cpu) and any(card.precision == "bfloat16" for card in project.cards.values()):
+        cure = "precision: float32 in params.yaml, several times as fast here; then dvc repro plan"
+        yield Finding(NOTE, "device", f"{found}; the plan asks for bfloat16, which it cannot convolve in", cure)
     else:
         yield Finding(OK, "device", found)
 
@@ -114,6 +118,8 @@ def estimate(project: Project, left: dict[str, int], step: float, where: str) ->
     runs = counted(sum(map(bool, left.values())), "run")
     found = f"about {duration(seconds)} on {where} for {runs} that no checkpoint has finished: an estimate"
     found += f", from {step:.3f} s a step of {first.name}"
+    if where != "this CPU":
+        found += ", alone and plain (captured, and beside others, it takes several times less)"
     if (load := os.getloadavg()[0]) > cores():
         found += f", while the machine is busy (load {load:.0f} on {counted(cores(), 'core')})"
     if where == "this CPU" and seconds > 3600:
