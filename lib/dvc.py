@@ -13,6 +13,7 @@ from lib.errors import StageError, TryAgain
 
 DVC = [sys.executable, "-m", "dvc"]
 STANDARD_ERROR = 2
+ANOTHER_AT_WORK = ("is busy", "Unable to acquire lock")  # what DVC says: by a stage's files, by the whole repository
 
 
 def run(check: Callable[[], None], *arguments: str) -> None:
@@ -47,7 +48,7 @@ def _finish(process: subprocess.Popen[bytes], check: Callable[[], None], argumen
         process.terminate()
         process.wait()
     check()  # a Ctrl-C ends both
-    if process.returncode and "is busy" in errors.text():
+    if process.returncode and any(words in errors.text() for words in ANOTHER_AT_WORK):
         raise TryAgain("another dvc is at work in this project (it is named above): wait for it, then try again")
     if process.returncode:
         raise StageError(f"`dvc {' '.join(arguments)}` ended with status {process.returncode}; it said why above")

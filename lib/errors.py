@@ -69,7 +69,8 @@ def errors_exit(stage: str) -> Iterator[None]:
         sys.stdout.reconfigure(errors="replace")
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout:  # it may have been closed, as by `>&-`
+            sys.stdout.flush()
     except StageError as error:
         print(f"{stage}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.status)

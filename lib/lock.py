@@ -1,6 +1,7 @@
 """One writer per folder: a lock that names its holder and does not outlive it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -25,9 +26,10 @@ def take(folder: Path, run: str) -> int:
         other = holder(folder) or "another process"  # it may have ended in between
         raise TryAgain(f"{run} is being trained by {other}: wait for it, or end it, then try again") from None
     except OSError as error:
-        raise BadInput(
-            f"{folder} cannot be locked ({error.strerror}): free some space, fix its permissions, or use another disk"
-        ) from None
+        cure = "free some space, fix its permissions, or use another disk"
+        if error.errno == errno.EMFILE:  # the fleet locks a folder for every run it trains
+            cure = "let a process open more files: `ulimit -n 65536`"
+        raise BadInput(f"{folder} cannot be locked ({error.strerror}): {cure}") from None
 
 
 def _opened_and_locked(path: Path) -> int | None:
@@ -55,11 +57,9 @@ def _flock(lock: int) -> None:
 
 def holder(folder: Path) -> str | None:
     """Who holds a checkpoint folder ("process 17 on host"), or None."""
-    try:
-        with open(folder / ".lock", "rb") as file:
+    with contextlib.suppress(OSError), open(folder / ".lock") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return (folder / ".lock").read_text() or "another process"
-    except OSError:
-        return None
+        except BlockingIOError:
+            return file.read() or "another process"
     return None

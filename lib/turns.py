@@ -52,7 +52,7 @@ def _raise_failures(failed: Mapping[str, StageError], of: int) -> None:
         raise next(iter(failed.values()))
     if failed:
         raise StageError(
-            f"{len(failed)} of {of} runs failed, the others are done: {', '.join(failed)}",
+            f"{len(failed)} of {of} runs failed: {', '.join(failed)}" + "; the others are done" * (len(failed) < of),
             status_of(error.status for error in failed.values()),
         )
 

@@ -38,6 +38,13 @@ def test_where_nobody_reads_the_output_any_more_it_ends_without_a_word(lines):
     assert (process.stderr, process.returncode) == (b"", 141)
 
 
+def test_an_output_that_was_closed_from_the_start_is_none_to_write_to():
+    code = "from lib.errors import errors_exit\nwith errors_exit('x'): print('line')"
+    command = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, code]
+    process = subprocess.run(command, stderr=subprocess.PIPE)
+    assert (process.stderr, process.returncode) == (b"", 0)
+
+
 def test_what_the_terminals_encoding_lacks_is_printed_otherwise():
     """A table has dashes that Latin-1 has not; the results are written by then."""
     code = "from lib.errors import errors_exit\nwith errors_exit('x'): print('a \u2013 b')"

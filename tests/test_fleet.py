@@ -262,7 +262,7 @@ def test_that_a_training_was_killed_is_said(run: Member, tmp_path: Path) -> None
 
 def test_of_several_runs_on_a_gpu_only_the_one_that_is_named_fails(tmp_path: Path, run: Member) -> None:
     bad, fine = (member(dataclasses.replace(card, device="auto")) for card in (CARD, IC_CARD))
-    log = f"train: {bad.name}: the loss became nan\ntrain: 1 of 2 runs failed, the others are done: {bad.name}\n"
+    log = f"train: {bad.name}: the loss became nan\ntrain: 1 of 2 runs failed: {bad.name}; the others are done\n"
     again = [BEGAN, Ended(2, "train: the loss became nan\n")]
     engine = ScriptedEngine([BEGAN, checkpoint(fine, 2, tmp_path / "node"), Ended(2, log)], again, gpus=1)
     go(engine, bad, fine)

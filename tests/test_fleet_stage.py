@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc import lock as dvc_lock
 
 from lib import dvc
 from lib.errors import BadInput, StageError, Stopped, TryAgain
@@ -36,8 +37,15 @@ def test_a_dvc_that_cannot_tell_ends_in_one_line(monkeypatch: pytest.MonkeyPatch
         dvc.stale(lambda: None, "train")
 
 
-def test_another_dvc_at_work_is_a_reason_to_try_again(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
-    busy = "ERROR: failed to reproduce 'plan': 'plan' is busy, it is being blocked by: (PID 1)"
+@pytest.mark.parametrize(
+    "busy",
+    [
+        "ERROR: failed to reproduce 'plan': 'plan' is busy, it is being blocked by: (PID 1)",
+        f"ERROR: {dvc_lock.FAILED_TO_LOCK_MESSAGE}",
+    ],
+    ids=["a stage's files", "the repository"],
+)
+def test_another_dvc_at_work_is_a_reason_to_try_again(busy: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     speaking(monkeypatch, f"import sys; sys.exit({busy!r})")
     for ask in (lambda: dvc.run(lambda: None, "repro"), lambda: dvc.stale(lambda: None, "train")):
         with pytest.raises(TryAgain, match="another dvc is at work in this project"):

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,6 +179,47 @@ def test_what_an_earlier_task_left_damaged_is_not_sent_and_the_training_sets_it_
     *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
     assert checkpoints[-1] == came(3) and ended.status == 0
     assert all(each.content.startswith(b"epoch") for each in checkpoints)
+
+
+OTHER = Order("other", b"a card", "other-4567", 9)
+
+
+@pytest.fixture
+def beside(on_node: Path, tmp_path: Path) -> Iterator[Worker]:
+    """A worker of two runs, as if its training was under way."""
+    of = Worker([ORDER, OTHER], DIGESTS, fetch)
+    of.home, of.place, of.found = on_node, tmp_path, {ORDER.run: 0, OTHER.run: 0}
+    of.process = SimpleNamespace(poll=lambda: None)
+    yield of
+
+
+def write(of: Worker, order: Order, epoch: int) -> None:
+    of._kept(order).mkdir(parents=True, exist_ok=True)
+    (of._kept(order) / f"epoch-{epoch:04}.ckpt").write_text(f"epoch {epoch}")
+
+
+def test_a_run_whose_epochs_are_quick_does_not_keep_back_those_beside_it(beside: Worker) -> None:
+    write(beside, ORDER, 1)
+    write(beside, OTHER, 1)
+    sent = []
+    for epoch in range(2, 4):
+        news = beside.news()
+        assert isinstance(news, Came)
+        sent.append(news.run)
+        write(beside, ORDER, epoch)
+    assert sorted(sent) == [OTHER.run, ORDER.run]
+
+
+@pytest.mark.parametrize(("status", "sent"), [(2, True), (-signal.SIGKILL, False)])
+def test_a_run_that_was_finished_here_before_is_sent_though_one_beside_it_fails(
+    status: int, sent: bool, beside: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not if the training was killed: it may not have looked at it yet."""
+    write(beside, OTHER, OTHER.epochs)
+    beside.found[OTHER.run], beside.sent[OTHER.run] = OTHER.epochs, OTHER.epochs - 1
+    beside.process = SimpleNamespace(poll=lambda: status)
+    monkeypatch.setattr(beside, "_end", lambda: Ended(status, ""))
+    assert isinstance(beside.news(), Came if sent else Ended)
 
 
 def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

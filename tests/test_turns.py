@@ -70,7 +70,7 @@ def test_a_run_that_fails_does_so_alone_and_is_named_at_the_end(log: Log, capsys
         "b": log.run("b", 4),
         "c": log.run("c", 2, TryAgain("busy")),
     }
-    with pytest.raises(StageError, match="2 of 3 runs failed, the others are done: a, c") as caught:
+    with pytest.raises(StageError, match="2 of 3 runs failed: a, c; the others are done") as caught:
         in_turns(runs)
     assert caught.value.status == 2  # trying again would not mend it
     assert "b3" in log

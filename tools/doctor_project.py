@@ -1,5 +1,6 @@
 """What is in the project, read once for all of the doctor's checks: cards, data, checkpoints."""
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -52,7 +53,10 @@ class Kept:
             elif path.exists():  # else training has meanwhile deleted it, as it does old ones
                 spoilt.append(path)
         litter = [*folder.glob("*.damaged"), *(() if held else folder.glob(".*.tmp"))]
-        size = sum(path.stat().st_size for path in folder.iterdir() if path.exists())
+        size = 0
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size
         return cls(folder, checkpoints is not None, tuple(sound), tuple(spoilt), tuple(litter), held, size)
 
     @property

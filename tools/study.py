@@ -40,9 +40,10 @@ def main() -> None:
         runs = [Run(card, checkpoints_of(card, data)) for card in read_cards(Path("plan"))]
         failed = train([run for run in runs if not has_results(run)], Display(runs), stop)
         if failed:
-            names = some([run.card.name for run in runs if not run.finished] or list(failed))
+            left = [run.card.name for run in runs if not run.finished] or list(failed)
+            others = "; the others are" * (len(left) < len(runs))
             raise StageError(
-                f"not trained: {names}; the others are. Each said why above; see also {log_file()}",
+                f"not trained: {some(left)}{others}. Each said why above; see also {log_file()}",
                 status_of(failed.values()),
             )
         print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
