@@ -178,12 +178,13 @@ def test_fields_may_be_left_out_only_where_a_run_may_not_use_them():
     assert optional == set(UNUSED)
 
 
-def test_derived_seeds_differ_by_seed_purpose_and_epoch_and_fit_31_bits():
+def test_derived_seeds_differ_by_seed_purpose_epoch_and_step_and_fit_31_bits():
     derived = [
-        dataclasses.replace(FULL, seed=seed).seed_for(purpose, epoch)
+        dataclasses.replace(FULL, seed=seed).seed_for(purpose, epoch, step)
         for seed in (0, 1, 11, 2**32 - 1)
         for purpose in ("initial weights", "order", "dropout")
         for epoch in (0, 1, 10, 11, 111)
+        for step in (0, 1, 11, 782)
     ]
     assert len(set(derived)) == len(derived)
     assert all(0 <= seed < 2**31 for seed in derived)
@@ -198,6 +199,7 @@ def test_derived_seeds_depend_on_the_seed_alone():
 
 def test_derived_seeds_are_the_same_on_every_machine_and_day():
     assert FULL.seed_for("order", 5) == 1307174994  # another value would make every committed result another's
+    assert FULL.seed_for("dropout", 5, 7) == 2136806765
 
 
 BAD_VALUES = [

@@ -1,6 +1,7 @@
 """lib/cifar10.py against torchvision's reader, against damage and malice, and against plain arithmetic."""
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -182,8 +183,10 @@ DAMAGES = [flip_bit, truncate, lengthen, zero_block, Path.unlink, put_another_in
 
 
 @pytest.mark.parametrize("world", ["stand_in", "official"])
-@pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [*((damage, "data_batch_1") for damage in DAMAGES), *((flip_bit, file) for file in FILES[1:])],
+)
 def test_damage_is_found_and_the_file_named(
     damage: Callable[[Path], None], file: str, world: str, request: pytest.FixtureRequest
 ) -> None:
@@ -402,7 +405,8 @@ def test_in_order_keeps_the_order_and_the_images() -> None:
 def test_a_shuffled_pass_has_every_image_exactly_once(augmentation: str, seed: int) -> None:
     _, labels = collected(Batches(numbered(53), RAW, 8, CPU).shuffled(seed, augmentation))
     assert sorted(labels) == list(range(53))
-    assert labels != list(range(53))
+    following = sum(second == first + 1 for first, second in itertools.pairwise(labels))
+    assert following < 10  # about one, in a shuffle; of a set that is only cut, 51
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip"])

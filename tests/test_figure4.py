@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from runs import ORDERINGS, all_runs, arm_of, run_of, run_with
 
@@ -33,10 +35,13 @@ def test_curves_are_the_histories():
     ]
 
 
-def test_three_or_five_networks_get_as_many_panels():
+@pytest.mark.parametrize("networks", [3, 5])
+def test_three_or_five_networks_get_as_many_panels(networks):
     runs = [run for run in all_runs() if run.facts.network != "resnetb164"]
+    for name in ("another", "yet_another")[: networks - 3]:
+        runs.append(dataclasses.replace(runs[0], facts=dataclasses.replace(runs[0].facts, network=name)))
     titles = [panel.get_title() for panel in figure4.draw(runs, "title", 0.1).axes if panel.axison]
-    assert len(titles) == 3
+    assert len(titles) == networks
 
 
 def test_one_network_has_the_figures_whole_width():

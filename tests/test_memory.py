@@ -19,7 +19,11 @@ PAGES_PER_STEP = 40 * 2**21 // 4096  # of the tensors below
 def faults_per_step() -> list[float]:
     """How many pages the system makes anew in each step of a process, as it starts and once it keeps freed memory."""
     code = """
+        import ctypes
         import resource
+        import sys
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KB, whatever the kernel prefers
         import torch
         from lib.memory import keep_freed_memory
         torch.set_num_threads(1)

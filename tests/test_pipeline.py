@@ -120,6 +120,12 @@ def path_of(module: str) -> Path:
 
 def imports_of(module: str) -> tuple[set[str], set[str]]:
     """The lib modules and the outside packages that a module imports, wherever in it."""
+    inside, outside = all_imports_of(module)
+    return inside, outside - set(sys.stdlib_module_names)
+
+
+def all_imports_of(module: str) -> tuple[set[str], set[str]]:
+    """The same, and the modules of the standard library."""
     inside, outside = set(), set()
     for node in ast.walk(ast.parse(path_of(module).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "lib":
@@ -128,7 +134,7 @@ def imports_of(module: str) -> tuple[set[str], set[str]]:
             (inside if node.module.startswith("lib.") else outside).add(node.module.removeprefix("lib.").split(".")[0])
         elif isinstance(node, ast.Import):
             outside |= {alias.name.split(".")[0] for alias in node.names}
-    return inside, outside - set(sys.stdlib_module_names)
+    return inside, outside
 
 
 def closure(module: str) -> set[str]:
@@ -192,6 +198,12 @@ def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
     cannot |= {"progress", "source", "stopping", "turns", "words"}
     decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
     assert set(train.DECIDES_RESULTS) == decide
+
+
+@pytest.mark.parametrize(("stage", "clocks"), [("report", {"time", "datetime"}), ("train", {"datetime"})])
+def test_what_is_written_cannot_tell_the_day(stage, clocks):
+    """A rerun gives the same bytes. (Training measures how long it takes, for the display.)"""
+    assert not {module for module in closure(f"stages.{stage}") if clocks & all_imports_of(module)[1]}
 
 
 def test_pydantic_yaml_and_the_downloader_live_in_one_module_each():

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import nn
 
-from lib import plan
+from lib import paper, plan
 from lib.card import depth
 from lib.ic import IC
 from lib.paper import ordering_name, unit_name
@@ -287,3 +287,21 @@ def test_the_weights_are_decided_by_the_seed():
 def test_a_dropout_probability_that_is_none_is_refused(p):
     with pytest.raises(ValueError):
         ResNet("basic", 1, "relu_ic_conv", dropout_p=p)
+
+
+def test_a_kind_of_layer_of_ones_own_takes_the_lines_that_the_documents_name(monkeypatch, tmp_path):
+    """docs/extending.md: group normalisation, in an ordering and in the classical block."""
+    monkeypatch.setitem(LAYERS, "gn", lambda channels, p: nn.GroupNorm(4, channels))
+    monkeypatch.setitem(plan.LAYERS, "gn", False)
+    monkeypatch.setitem(paper.LAYER_NAMES, "gn", "GN")
+    monkeypatch.setitem(BASELINES, "baseline_gn", "gn")
+    params = PARAMS | {"orderings": ["conv_relu_gn", "baseline_gn"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    cards = plan.read_study(tmp_path / "params.yaml").cards()
+    assert {(card.ordering, card.dropout_p) for card in cards} == {("conv_relu_gn", None), ("baseline_gn", None)}
+    assert [ordering_name(each) for each in ("conv_relu_gn", "baseline_gn")] == ["Conv2D-ReLU-GN", "Baseline-GN"]
+    for ordering in ("conv_relu_gn", "baseline_gn"):
+        network = small("basic", ordering)
+        assert any(isinstance(layer, nn.GroupNorm) for layer in network.modules())
+        network(images(2)).sum().backward()
+        assert all(each.grad is not None for each in network.parameters())

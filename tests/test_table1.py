@@ -26,6 +26,12 @@ def test_paper_has_sixteen_numbers_as_printed():
     numbers = [value for row in paper.TABLE_1.values() for value in row.values()]
     assert len(numbers) == 16
     assert sum(numbers) == pytest.approx(13.1077)
+    for row in paper.TABLE_1.values():  # as each row of the paper ranks
+        ic = [row[ordering] for ordering in ("relu_ic_conv", "ic_conv_relu", "conv_relu_ic")]
+        assert ic == sorted(ic)
+    others = [row for network, row in paper.TABLE_1.items() if network != ("basic", 110)]
+    beside = [round(value - row["baseline"], 4) for row in others for name, value in row.items() if name != "baseline"]
+    assert (min(beside), max(beside), sum(each < 0 for each in beside)) == (-0.0107, 0.0244, 2)
 
 
 def test_the_paper_is_no_yardstick_for_other_data_or_other_depths():

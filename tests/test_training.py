@@ -155,6 +155,13 @@ def test_weight_decay_pulls_every_parameter_towards_zero(optimizer: str, momentu
         assert (parameter.abs() < old).all()
 
 
+def test_a_rate_that_a_captured_step_reads_is_written_in_place() -> None:
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.SGD(toy_net().parameters(), lr=rate, fused=True)
+    training.set_rate(optimizer, 0.01)
+    assert optimizer.param_groups[0]["lr"] is rate and rate == torch.tensor(0.01)
+
+
 def test_a_step_starts_from_fresh_gradients() -> None:
     model, batch = nn.Linear(8, 4), toy_data(8, 8)[0]
     fresh = copy.deepcopy(model)
@@ -264,14 +271,14 @@ def test_records_are_numbered_from_one_and_accuracies_are_fractions() -> None:
             assert accuracy * 30 == pytest.approx(round(accuracy * 30), abs=1e-9)
 
 
-def test_the_train_record_is_of_train_mode_and_the_test_record_of_eval_mode_after_the_epoch() -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_train_record_is_of_train_mode_and_the_test_record_of_eval_mode_after_the_epoch(precision: str) -> None:
     model, data, test = toy_net(dropout_p=0.0), toy_data(8, 8), toy_data(30, 8, seed=1)
     twin = copy.deepcopy(model).train()
-    train_loss = functional.cross_entropy(twin(data[0][0]), data[0][1]).item()  # of the only step, before it
-    (record,) = records_of(
-        training.fit(model, recipe(epochs=1), lambda epoch: data, lambda: test, lambda epoch, step: 0, FRESH)
-    )
-    after = training.evaluate(model, test, "float32", CPU)
+    train_loss = training.forward(twin, data[0], precision)[0].item()  # of the only step, before it
+    how = recipe(epochs=1, precision=precision)
+    (record,) = records_of(training.fit(model, how, lambda epoch: data, lambda: test, lambda epoch, step: 0, FRESH))
+    after = training.evaluate(model, test, precision, CPU)
     assert record.train_loss == pytest.approx(train_loss, rel=1e-6)
     assert (record.test_loss, record.test_accuracy) == (after.mean_loss(), after.accuracy())
 
