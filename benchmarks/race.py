@@ -81,7 +81,7 @@ def run(
 ) -> Race:
     """Run a race of up to `repeats` blocks of each contender, in about `seconds`.
 
-    Contenders that cannot begin, or not evaluate, are named and left out.
+    Contenders that fail before their first block, or after their last, are named and left out.
     """
     on_cpu = device.type == "cpu"
 

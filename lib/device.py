@@ -54,13 +54,14 @@ def instructions() -> str:
 
 
 def convolves_in_bfloat16(device: torch.device) -> bool:
-    """Whether PyTorch has convolutions in bfloat16 for a device; where not, it loops, many times slower than float32.
+    """Whether PyTorch has quick convolutions in bfloat16 for a device; others take several times as long as float32.
 
-    Of CPUs, those of Intel and AMD need AVX-512.
+    Of CPUs, Intel's and AMD's need AVX-512 or newer instructions for bfloat16.
     """
     if device.type != "cpu":
         return True
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # no public function tells
+    return torch.backends.mkldnn.is_available() and bool(asked())
 
 
 def pick_device(wanted: str) -> torch.device:

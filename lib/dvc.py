@@ -13,7 +13,7 @@ from lib.errors import StageError, TryAgain
 
 DVC = [sys.executable, "-m", "dvc"]
 STANDARD_ERROR = 2
-ANOTHER_AT_WORK = ("is busy", "Unable to acquire lock")  # what DVC says: by a stage's files, by the whole repository
+ANOTHER_AT_WORK = ("is busy", "Unable to acquire lock")  # what DVC says of a stage that is run, of the whole project
 
 
 def run(check: Callable[[], None], *arguments: str) -> None:
@@ -49,7 +49,10 @@ def _finish(process: subprocess.Popen[bytes], check: Callable[[], None], argumen
         process.wait()
     check()  # a Ctrl-C ends both
     if process.returncode and any(words in errors.text() for words in ANOTHER_AT_WORK):
-        raise TryAgain("another dvc is at work in this project (it is named above): wait for it, then try again")
+        raise TryAgain(
+            "another dvc is at work in this project, as DVC says above: wait for it, then try again "
+            "(if there is none: `make doctor` finds what it left behind)"
+        )
     if process.returncode:
         raise StageError(f"`dvc {' '.join(arguments)}` ended with status {process.returncode}; it said why above")
     return output.text()

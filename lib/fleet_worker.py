@@ -72,6 +72,9 @@ class Worker:
 
     def __init__(self, orders: Sequence[Order], data: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]):
         self.orders, self.data, self.fetch = orders, data, fetch
+        self.turns = list(
+            orders
+        )  # whose checkpoint is sent next, if there are several: a quick run's would keep others back
         self.sent = {order.run: 0 for order in orders}  # the last epoch that the driver has
         self.found: dict[str, int] = {}  # the last that an earlier task left here: it may be damaged
         self.process: subprocess.Popen[bytes] | None = None
@@ -138,8 +141,9 @@ class Worker:
         assert self.process is not None
         while True:
             status = self.process.poll()  # polled first, so that what was written just before the end is seen
-            for order in sorted(self.orders, key=lambda each: self.sent[each.run]):  # else a quick one starves others
-                if came := self._newer(order, at_its_end=status is not None and status >= 0):
+            for order in self.turns:
+                if came := self._newer(order, at_its_end=status == 0):
+                    self.turns = [*(each for each in self.turns if each is not order), order]
                     return came
             strange = {path.name for path in self.place.glob("checkpoints/*")} - {each.folder for each in self.orders}
             if strange:
@@ -156,8 +160,8 @@ class Worker:
     def _newer(self, order: Order, at_its_end: bool) -> Came | None:
         """A run's newest checkpoint, if the driver has none as new. It may be gone by the time it is read.
 
-        What lay here before is not sent until training has gone past it or ended by itself: it sets damaged ones aside.
-        What it retrains is sent at once.
+        What lay here before is not sent until training has accepted it by going past it or finishing: it sets damaged
+        ones aside. What it retrains is sent at once.
         """
         newest = self._newest(order)
         self.found[order.run] = min(self.found[order.run], epoch_of(newest) if newest else 0)

@@ -210,7 +210,7 @@ def _number_hint(text: str, *, whole: bool) -> str:
         return ""
     if not number.is_finite() or abs(number.adjusted()) > DIGITS_TO_WRITE or (whole and number % 1):
         return ""
-    return f": write {number:f}, without quotes"
+    return f": write {number:f}"
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:

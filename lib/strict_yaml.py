@@ -1,4 +1,4 @@
-"""A YAML file of parameters, read as PyYAML and DVC both read it, or refused."""
+"""A YAML file of parameters, read as DVC reads it, or refused."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,8 @@ import yaml
 from lib.errors import BadInput
 
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-POWER_OF_TEN = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # a number to DVC, which writes 1e-05
+# Numbers to DVC (YAML 1.2), which writes 1e-05, and text to PyYAML (YAML 1.1).
+ALSO_NUMBERS = re.compile(r"([-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]\.[0-9_]+([eE][-+][0-9]+)?)$")
 READ_OTHERWISE = re.compile(r".*:|[-+]?0[0-9_]+$")  # differently by YAML 1.1 (PyYAML) and 1.2 (DVC)
 
 
@@ -27,7 +28,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Reads as DVC does: 1e-5 too is a number. Refuses what it cannot: a duplicate key, a number like 010 or 1:30."""
+    """PyYAML's, but 1e-5 is a number, as to DVC. Refuses what DVC reads otherwise: a duplicate key, 010, 1:30."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -49,4 +50,4 @@ class StrictLoader(yaml.SafeLoader):
         return super().construct_object(node, deep)
 
 
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", POWER_OF_TEN, list("-+0123456789"))
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", ALSO_NUMBERS, list("-+0123456789"))

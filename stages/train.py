@@ -52,7 +52,8 @@ DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "stages/train.py",
 )
 SLOW_IN_BFLOAT16 = (
-    "this CPU has no convolutions in bfloat16 (they need AVX-512): precision: float32 is several times as fast here"
+    "PyTorch has no quick convolutions in bfloat16 for this CPU (on Intel's and AMD's they need AVX-512): "
+    "precision: float32 is several times as fast here"
 )
 
 
@@ -67,9 +68,10 @@ def main() -> None:
         stop.listen()
         keep_freed_memory()
         cards = read_with_study(paths)
-        shared = Shared(stop, len(cards))
         if all(card.device == "cpu" for card, _ in cards):
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # PyTorch's optimizers open a GPU, whatever they train
+            # PyTorch's optimizers open a GPU, whatever they train. Read when CUDA starts, which nothing has done yet.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        shared = Shared(stop, len(cards))
         in_turns({card.name: train(card, study, shared) for card, study in cards})
 
 
@@ -227,8 +229,9 @@ def progress_of(card: RunCard, study: list[RunCard], data: cifar10.DataSet, *, a
     """
     place = study.index(card) + 1
     title = f"run {place} of {len(study)}  {card.name} ({card.depth} layers, {data.name})"
-    later = [epochs_left(each, data) * each.depth / (card.epochs * card.depth) for each in study[place:] if alone]
-    return Progress(title, card.epochs, len(data.train.labels), later if alone else None)
+    whole = card.epochs * card.depth
+    later = [epochs_left(each, data) * each.depth / whole for each in study[place:]] if alone else None
+    return Progress(title, card.epochs, len(data.train.labels), later)
 
 
 def epochs_left(card: RunCard, data: cifar10.DataSet) -> int:

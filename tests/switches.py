@@ -15,11 +15,13 @@ def turned_back() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     deterministic, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
     before = torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32
-    with mock.patch.dict(os.environ, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}):
-        for name in ("DVC_STAGE", "DVC_ROOT"):
-            os.environ.pop(name, None)
-        yield
-    torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32 = before
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    try:
+        with mock.patch.dict(os.environ, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}):
+            for name in ("DVC_STAGE", "DVC_ROOT"):
+                os.environ.pop(name, None)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32 = before
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

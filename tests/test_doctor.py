@@ -321,10 +321,10 @@ def test_the_device_is_the_cpu_or_the_gpu(study: Path, monkeypatch: pytest.Monke
     assert "CPU, 1 core, 1 PyTorch thread, " in found.found
     monkeypatch.setattr(doctor_capacity, "convolves_in_bfloat16", lambda device: False)
     (found,) = doctor_capacity.device(Project())
-    assert "bfloat16, which" not in found.found
+    assert "asks for bfloat16" not in found.found
     write_plan(dataclasses.replace(CARD, precision="bfloat16"), IC_CARD)
     (found,) = doctor_capacity.device(Project())
-    assert found.mark == NOTE and "bfloat16, which" in found.found and "precision: float32" in found.cure
+    assert found.mark == NOTE and "asks for bfloat16" in found.found and "precision: float32" in found.cure
     monkeypatch.setattr(doctor_capacity.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     (found,) = doctor_capacity.device(Project())
     assert found.mark == NOTE and "does not see" in found.found

@@ -1,7 +1,9 @@
 """The evidence that is told: what the kept metrics come to, by the very commands that stand beside it."""
 
+import csv
 import re
 import shlex
+import statistics
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from lib import claims_figure, drawing, figure4, plan
+from lib.metrics import read_metrics
 from lib.results import collect, read_study
 from stages import report
 from tools import compare
@@ -54,12 +57,85 @@ def test_the_command_named_prints_what_stands_below_it(path, printed_by):
         ("raises the baseline by 7.3 points", "deeper baseline_ic:baseline"),
         ("3.5 and 4.6 points ahead", "sooner --measure area conv_relu_ic:baseline conv_relu_ic:baseline_ic"),
         ("4.3 below Baseline-IC and 3.1 above the baseline", "deeper baseline_ic:conv_relu_ic conv_relu_ic:baseline"),
+        ("5.9 ahead of the baseline at", "layers110 --measure area conv_relu_ic:baseline"),
     ],
 )
 def test_the_readmes_points_are_those_printed(told, arguments, printed_by):
     assert told in (ROOT / "README.md").read_text()
     differences = re.findall(r"\+(0\.\d{4})\W.*\[", printed_by(f"--study docs/pilot/{arguments}"))
     assert [f"{100 * float(each):.1f}" for each in differences] == re.findall(r"\d+\.\d", told)
+
+
+REVERSED = (
+    "ic_conv_relu:dropout_bn_conv_relu conv_relu_ic:conv_relu_dropout_bn "
+    "dropout_bn_conv_relu:bn_conv_relu conv_relu_dropout_bn:conv_relu_bn"
+)
+OF_AREA = (
+    "ic_conv_relu:baseline conv_relu_ic:baseline baseline_ic:baseline ic_conv_relu:baseline_ic conv_relu_ic:baseline_ic"
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "arguments", "rows"),
+    [
+        ("of area (p 0.04, weak)", f"faster --measure area {OF_AREA}", [0]),
+        ("(p 0.06 each)", "deeper conv_relu_ic:baseline_ic baseline_ic:baseline conv_relu_ic:baseline", [0, 2]),
+        ("(p 0.07 each)", "sooner --measure area conv_relu_ic:baseline conv_relu_ic:baseline_ic", [0, 1]),
+        ("(p 0.14)", "layers110 --measure area conv_relu_ic:baseline", [0]),
+        ("by itself p is 0.04", "layers110 --measure training_loss conv_relu_ic:baseline", [0]),
+        ("(p 0.02, weak)", "sooner --measure training_loss conv_relu_ic:baseline conv_relu_ic:baseline_ic", [1]),
+        ("p 0.02 and 0.01, weak", f"layers20 {REVERSED}", [0, 1]),
+    ],
+)
+def test_the_readmes_ps_are_those_of_the_plans(told, arguments, rows, printed_by):
+    assert told in (ROOT / "README.md").read_text()
+    ps = re.findall(r"\| +<?(0\.\d{4}) \|$", printed_by(f"--study docs/pilot/{arguments}"), re.MULTILINE)
+    assert {f"{float(ps[row]):.2f}" for row in rows} == set(re.findall(r"0\.\d\d", told))
+
+
+def test_the_readmes_trend_with_depth_is_that_of_the_second_epochs_training_losses():
+    changes = []
+    for folder in ("faster", "sooner", "layers110"):
+        losses = {path.stem.partition("-")[2]: read_metrics(path) for path in (PILOT / folder / "metrics").iterdir()}
+        seeds = [int(name.rpartition("-")[2]) for name in losses if name.startswith("conv_relu_ic-")]
+        of = {name: run.history[1].train_loss for name, run in losses.items()}
+        changes.append(statistics.mean(of[f"conv_relu_ic-{seed}"] - of[f"baseline-{seed}"] for seed in seeds))
+    up, up_less, down = changes
+    told = f"{up:.3f} higher at 20 layers, {up_less:.3f} higher at 56, {-down:.3f} *lower* at 110"
+    assert told in (ROOT / "README.md").read_text()
+
+
+def test_the_readmes_steadiness_is_that_of_the_claims():
+    rows = csv.DictReader((PILOT / "control" / "claims.csv").read_text().splitlines())
+    late = [float(row["Mean"]) for row in rows if row["Measure"] == "Late epoch-to-epoch change"]
+    *three, control, baseline = (100 * each / late[-1] for each in late)
+    assert baseline == 100
+    told = f"{min(three):.0f} to {max(three):.0f} % as much as the baseline's; not by dropout alone"
+    assert f"{told} (Baseline-IC: {control:.0f} %)" in (ROOT / "README.md").read_text()
+
+
+def test_what_the_readme_says_of_the_full_run_is_what_its_metrics_say():
+    text = (ROOT / "README.md").read_text()
+    curves = {
+        path.stem.split("-")[1]: [record.test_accuracy for record in read_metrics(path).history]
+        for path in (ROOT / "metrics").glob("resnet110-*-0.json")
+    }
+    first, second, third = (
+        100 * (curves[ordering][-1] - curves["baseline"][-1])
+        for ordering in ("relu_ic_conv", "ic_conv_relu", "conv_relu_ic")
+    )
+    assert f"end {-first:.1f} and {-second:.1f} points below the baseline, one {third:.1f} above" in text
+    assert f"our baseline ends at {100 * curves['baseline'][-1]:.1f} %" in text
+    ranges = [100 * (max(curve[-10:]) - min(curve[-10:])) for curve in curves.values()]
+    assert f"ranges over {min(ranges):.1f} to {max(ranges):.1f} points" in text
+    for words, ordering in (
+        ("Conv2D-ReLU-IC reaches 70, 75 and 80 % in {}, {} and {} epochs", "conv_relu_ic"),
+        ("the baseline in {}, {} and {}", "baseline"),
+    ):
+        epochs = [
+            next(i for i, value in enumerate(curves[ordering], 1) if value >= level) for level in (0.7, 0.75, 0.8)
+        ]
+        assert words.format(*epochs) in text
 
 
 @pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)

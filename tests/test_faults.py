@@ -609,7 +609,7 @@ def _(bench: Bench) -> None:
         bench,
         [
             ("dropout_p: 0.05", "dropout_p: '0.05'", "dropout_p: '0.05': expected a number"),
-            ("learning_rate: 0.001", "learning_rate: '1e-3'", "write 0.001, without quotes"),
+            ("learning_rate: 0.001", "learning_rate: '1e-3'", "write 0.001"),
             ("epochs: 100", "epochs: true", "epochs: True"),
             ("epochs: 100", "epochs: 010", "010 (line"),
             ("epochs: 100", "epochs: 1:40", "1:40 (line"),

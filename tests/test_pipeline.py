@@ -275,6 +275,23 @@ def test_every_stage_explains_itself(stage, monkeypatch, capsys):
     assert "->" in out or "→" in out
 
 
+COMMANDS = [
+    f"{folder}.{path.stem}"
+    for folder in ("tools", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "argparse.ArgumentParser(" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(command).main()
+    assert ended.value.code == 0
+    assert f"python -m {command.removesuffix('.__main__')}" in capsys.readouterr().out
+
+
 def test_requirements_are_pinned_by_hash_and_name_no_index():
     for name in ("requirements.txt", "requirements-fleet.txt", "requirements-dev.txt"):
         text = (ROOT / name).read_text()

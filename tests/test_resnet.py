@@ -290,11 +290,17 @@ def test_a_dropout_probability_that_is_none_is_refused(p):
 
 
 def test_a_kind_of_layer_of_ones_own_takes_the_lines_that_the_documents_name(monkeypatch, tmp_path):
-    """docs/extending.md: group normalisation, in an ordering and in the classical block."""
-    monkeypatch.setitem(LAYERS, "gn", lambda channels, p: nn.GroupNorm(4, channels))
-    monkeypatch.setitem(plan.LAYERS, "gn", False)
-    monkeypatch.setitem(paper.LAYER_NAMES, "gn", "GN")
-    monkeypatch.setitem(BASELINES, "baseline_gn", "gn")
+    """Group normalisation, in an ordering and in the classical block."""
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    lines = re.findall(
+        r'^ +("gn": .*),  *# LAYERS of lib/resnet|^ +("gn": .*),  *# LAYERS of lib/plan|'
+        r'^ +("gn": .*),  *# LAYER_NAMES of lib/paper|`("baseline_gn": "gn")`',
+        page,
+        re.MULTILINE,
+    )
+    told = [eval(f"{{{''.join(line)}}}", {"nn": nn}) for line in lines]
+    for of, entry in zip((BASELINES, LAYERS, plan.LAYERS, paper.LAYER_NAMES), told, strict=True):
+        monkeypatch.setitem(of, *next(iter(entry.items())))
     params = PARAMS | {"orderings": ["conv_relu_gn", "baseline_gn"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     cards = plan.read_study(tmp_path / "params.yaml").cards()

@@ -83,8 +83,8 @@ def main() -> None:
         type=float,
         default=LEVEL,
         metavar="P",
-        help=f"bold where the corrected p is below this (default: {LEVEL}); if a plan has two measures, each of which "
-        f"may be said to differ, {LEVEL / 2} keeps its chance of a false statement below {LEVEL:.0%}",
+        help=f"bold where the corrected p is below this (default: {LEVEL}; {LEVEL / 2} where a plan has two measures, "
+        "either of which may decide)",
     )
     arguments = parser.parse_args()
     with errors_exit("compare"):
