@@ -37,10 +37,10 @@ benchmark: env  ## how fast training is here, against plain PyTorch: 18 minutes 
 	python -m benchmarks.table
 
 test: env-dev  ## the tests: no data, no GPU, no network, minutes
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	CUDA_VISIBLE_DEVICES= python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 crash-test: env-dev  ## the long ones of these: kills in every state of the disk, at every epoch, under DVC, and of a fleet; with their counts
-	python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc*.py tests/test_fleet_chaos.py
+	CUDA_VISIBLE_DEVICES= python -m pytest -m slow -s tests/test_crashes.py tests/test_resume.py tests/test_dvc*.py tests/test_fleet_chaos.py
 
 lint: env-dev  ## ruff and mypy, as CI runs them
 	ruff check .

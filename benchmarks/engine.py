@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.stopwatch import Stopwatch
+from benchmarks.stopwatch import Stopwatch, wait_for_device
 from lib import training
 from lib.cifar10 import Batches
 from lib.resnet import ResNet
@@ -43,6 +43,7 @@ class Engine:
         self.optimizer = training.make_optimizer(recipe(precision), self.model)
         self.watch = Stopwatch(self.model, self.optimizer)
         self.images = 0  # trained on so far
+        wait_for_device()  # the weights were laid out on this stream, and are trained on another
 
     def steps(self) -> Iterator[None]:
         """Train endlessly, one step at a time."""
@@ -52,6 +53,8 @@ class Engine:
         seeds = itertools.count()
         while True:
             for batch in self.watch.over(self.train_set.shuffled(next(seeds), AUGMENTATION)):
+                if len(batch[1]) < self.train_set.batch_size:
+                    continue  # the last: on a GPU a block in which its step is captured would be slow
                 take_step(batch, next(seeds))
                 self.images += len(batch[1])
                 yield None

@@ -81,7 +81,7 @@ def run(
 ) -> Race:
     """Run a race of up to `repeats` blocks of each contender, in about `seconds`.
 
-    Contenders that fail before their first block, or after their last, are named and left out.
+    Contenders that fail are named and left out.
     """
     on_cpu = device.type == "cpu"
 
@@ -102,8 +102,9 @@ def run(
         for repeat in range(repeats):
             if repeat >= LEAST_REPEATS and time.monotonic() > end:
                 break
-            for entrant in entrants if repeat % 2 == 0 else reversed(entrants):  # so that drift favours none
-                entrant.block(watched=on_cpu)
+            order = entrants if repeat % 2 == 0 else entrants[::-1]  # so that drift favours none
+            through = able(order, lambda entrant: entrant.block(watched=on_cpu))
+            entrants = [entrant for entrant in entrants if entrant in through]
         entrants = able(entrants, finish)
         results = tuple(result(entrant, entrants[:place]) for place, entrant in enumerate(entrants))
     circumstances = dataclasses.replace(before, load_after=machine.load())

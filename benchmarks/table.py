@@ -50,14 +50,14 @@ def filled(text: str, middle: str, page: Path) -> str:
 def overview(record: Record) -> str:
     """What the engine does on a device, beside the reference loops, and the conditions it was measured under."""
     compared, rows = last_of_all(record.races), []
-    ways = {each.contender: way(each) for race in record.races for each in race.results}
+    titles = titled(record)
     references = names(name for race in record.races for each in race.results for name in each.times_faster)
     for race in record.races:
         of = {result.contender: result for result in race.results}.get(compared)
         faster = of.times_faster if of else {}
         ratios = [spread(faster[name]) if name in faster else "–" for name in references]
         rows.append([race.network, race.ordering, spread(of.images_per_second) if of else "–", *ratios])
-    header = ["network", "ordering", f"{compared}, {ways[compared]}", *(f"times the {name}" for name in references)]
+    header = ["network", "ordering", titles[compared], *(f"times the {name}" for name in references)]
     return f"**{record.device}**{conditions(record.races)}\n\n{table(header, rows, names=2)}\n"
 
 
@@ -107,7 +107,7 @@ def speeds(record: Record) -> str:
     """Training images per second of each contender, and how the last that all races have compares."""
     races, compared = record.races, last_of_all(record.races)
     contenders = names(result.contender for race in races for result in race.results)
-    ways = {result.contender: way(result) for race in races for result in race.results}
+    titles = titled(record)
     references = names(name for race in races for result in race.results for name in result.times_faster)
     by_contender = [{result.contender: result for result in race.results} for race in races]
     rows = []
@@ -117,7 +117,7 @@ def speeds(record: Record) -> str:
         faster = last.times_faster if last else {}
         ratios = [spread(faster[name]) if name in faster else "–" for name in references]
         rows.append([race.network, race.ordering, *rates, *ratios, of_roofline(record, race, last) if last else "–"])
-    header = ["network", "ordering", *(f"{name}, {ways[name]}" for name in contenders)]
+    header = ["network", "ordering", *(titles[name] for name in contenders)]
     against = [f"{compared} / {name}" for name in references]
     return table([*header, *against, f"{compared}: of roofline"], rows, names=2)
 
@@ -190,9 +190,12 @@ def learned(record: trials.Trials) -> str:
     return f"\nDo the quick paths learn as well? The last of {where}; paired by seed.\n\n{table(head, rows, names=2)}\n"
 
 
-def way(result: Result) -> str:
-    """How many processes, and threads in each, a contender has."""
-    return f"{result.processes} x {counted(result.threads, 'thread')}"
+def titled(record: Record) -> dict[str, str]:
+    """A column's title for each contender: on a CPU with its processes, and threads in each."""
+    results = {each.contender: each for race in record.races for each in race.results}
+    if not record.device.startswith("CPU"):
+        return {name: name for name in results}
+    return {name: f"{name}, {each.processes} x {counted(each.threads, 'thread')}" for name, each in results.items()}
 
 
 def spread(of: Spread) -> str:

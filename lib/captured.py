@@ -4,6 +4,7 @@ These networks are deep and thin: at batch 64 a GPU computes each of their opera
 next. Replaying a capture takes Python out of the loop; the operations, and their results, are the same.
 """
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -82,7 +83,12 @@ def wanted() -> bool:
 
 
 def _restart_without(error: RuntimeError) -> None:
-    """Restart this process without captures: after a failed capture CUDA's allocator is unreliable."""
+    """Restart this process without captures: after a failed capture CUDA's allocator is unreliable.
+
+    Raises the error in a child of multiprocessing, which no command restarts.
+    """
+    if multiprocessing.parent_process() is not None:
+        raise error
     reason = " ".join(str(error).split())[:200]
     print(f"train: capturing a step failed ({reason}); training goes on plainly, slower", file=sys.stderr, flush=True)
     os.environ[SWITCH] = "0"

@@ -16,6 +16,9 @@ from tests.switches import turned_back
 
 IMAGES_PER_FILE = 40
 
+# PyTorch reads it once, at a GPU's first matrix product, in whichever test: to be deterministic later is too late.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 with contextlib.suppress(ImportError):  # on a rented GPU there is no Hypothesis
     from hypothesis import settings
 
