@@ -222,7 +222,7 @@ BAD = [
     ("epochs", "-1", "greater than or equal to 1"),
     ("epochs", "2.5", "integer"),
     ("epochs", "true", "integer"),
-    ("epochs", "'100'", "without quotes"),
+    ("epochs", "'100'", "write 100"),
     ("batch_size", "1", "2"),
     ("train_images", "50001", "50000"),
     ("test_images", "10001", "10000"),
