@@ -56,7 +56,7 @@ def instructions() -> str:
 def convolves_in_bfloat16(device: torch.device) -> bool:
     """Whether PyTorch has quick convolutions in bfloat16 for a device; others take several times as long as float32.
 
-    Of CPUs, Intel's and AMD's need AVX-512 or newer instructions for bfloat16.
+    Intel's and AMD's CPUs need AVX-512.
     """
     if device.type != "cpu":
         return True

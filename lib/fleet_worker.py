@@ -72,9 +72,7 @@ class Worker:
 
     def __init__(self, orders: Sequence[Order], data: Mapping[str, str], fetch: Callable[[], Mapping[str, bytes]]):
         self.orders, self.data, self.fetch = orders, data, fetch
-        self.turns = list(
-            orders
-        )  # whose checkpoint is sent next, if there are several: a quick run's would keep others back
+        self.turns = list(orders)  # whose checkpoint goes first: a quick run's would keep back the others'
         self.sent = {order.run: 0 for order in orders}  # the last epoch that the driver has
         self.found: dict[str, int] = {}  # the last that an earlier task left here: it may be damaged
         self.process: subprocess.Popen[bytes] | None = None
@@ -181,7 +179,10 @@ class Worker:
         status = self.process.wait()
         self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
         said = printable(fault or self.log.read().decode(errors="replace"), kept="\n")
-        for order in self.orders:  # the driver has everything
+        for order in self.orders:
+            newest = self._newest(order)
+            if newest and epoch_of(newest) > self.sent[order.run]:
+                continue  # left by an earlier task, and not accepted by this one's training: the next may
             with contextlib.suppress(StageError), held(self._kept(order), order.run):  # else it is another's
                 shutil.rmtree(self._kept(order), ignore_errors=True)
         self.mine.close()

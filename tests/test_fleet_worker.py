@@ -211,6 +211,20 @@ def test_a_run_whose_epochs_are_quick_does_not_keep_back_those_beside_it(beside:
     assert sent == [ORDER.run, OTHER.run, ORDER.run]
 
 
+def test_what_an_earlier_task_left_stays_where_the_training_ends_before_it_has_accepted_it(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = on_node / "checkpoints" / ORDER.folder
+    left.mkdir(parents=True)
+    (left / "epoch-0003.ckpt").write_text("epoch 3")
+    training(tmp_path, monkeypatch, begin="sys.exit(2)")
+    (ended,) = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+    assert ended.status == 2 and (left / "epoch-0003.ckpt").read_text() == "epoch 3"
+    training(tmp_path, monkeypatch, each="pass")
+    *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
+    assert checkpoints == [came(3)] and ended.status == 0 and not left.exists()
+
+
 def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training(tmp_path, monkeypatch, end="print('train: the loss became nan', file=sys.stderr); sys.exit(2)")
     ended = all_news(worker())[-1]

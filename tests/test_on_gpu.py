@@ -63,7 +63,7 @@ def test_what_a_later_step_lacks_is_told_before_the_first_begins(tmp_path: Path,
     project.run("python", "-m", "stages.plan")
     put_data(project)
     said = project.run("tools/on_gpu", "study", "benchmark", status=2, PYTHONPATH=without, CUDA_VISIBLE_DEVICES="")
-    assert said.splitlines()[-1].startswith("on_gpu: benchmark cannot begin (ImportError: ")
+    assert said.splitlines()[-1].startswith("on_gpu: a step cannot begin (ImportError: ")
 
 
 def test_without_pytorch_the_cure_is_told(tmp_path: Path, without: str) -> None:
