@@ -22,7 +22,7 @@ from benchmarks.worker import Block, Trainer
 from lib import cifar10, synthetic
 from lib.commit import Commit
 from lib.dropout import Dropout
-from lib.errors import BadInput
+from lib.errors import BadInput, StageError
 from lib.ic import IC
 from lib.resnet import ResNet
 
@@ -248,6 +248,36 @@ def test_a_block_takes_as_many_steps_as_its_seconds_hold_and_one_at_least():
 )
 def test_a_block_is_not_so_short_that_it_measures_its_own_start(left, of, expected):
     assert race.seconds_of_a_block(left, of, blocks=5) == expected
+
+
+class Failing(Asked):
+    """A team that fails when asked for the nth time, if there is an n for it."""
+
+    fails: dict[str, int] = {}
+
+    def __init__(self, contender: Contender, *_: object) -> None:
+        super().__init__(contender)
+
+    def ask(self, method: str, *arguments) -> list:
+        if len(self.asked) + 1 == self.fails.get(self.contender.name):
+            raise StageError(f"{self.contender.name}: no memory")
+        answer = super().ask(method, *arguments or (False,))
+        return {"threads": [1], "peak_bytes": [100]}.get(method, answer)
+
+
+@pytest.mark.parametrize("nth", range(1, 9), ids="asked for the {}. time".format)
+@pytest.mark.parametrize("name", ["plain loop", "tuned loop"])
+def test_a_contender_that_fails_is_named_and_the_others_go_on(name, nth, monkeypatch, capsys):
+    """Whenever: as it starts or warms up, in a block, or as it evaluates."""
+    monkeypatch.setattr(race, "Team", Failing)
+    monkeypatch.setattr(Failing, "fails", {name: nth})
+    monkeypatch.setattr(contenders, "convolves_in_bfloat16", lambda device: False)
+    with source(quick=True) as images:
+        held = race.run(TINY, competitors(CPU), images, CPU, repeats=3, seconds=0)
+    assert [each.contender for each in held.results] == [
+        each for each in ("plain loop", "tuned loop", "ours, float32") if each != name
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"benchmarks: {name}: no memory; the others go on"]
 
 
 def test_when_the_time_is_over_races_are_left_out_and_what_was_held_is_kept(tmp_path, monkeypatch, capsys):
