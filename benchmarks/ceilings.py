@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network
+from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network, precisions
 from benchmarks.record import Ceilings, Work
 from benchmarks.stopwatch import wait_for_device
-from lib.device import convolves_in_bfloat16, threads_for
+from lib.device import threads_for
 from lib.resnet import ResNet
+from lib.training import PRECISIONS
 
 
 def work(network: Network) -> Work:
@@ -42,11 +43,9 @@ def measured(device: torch.device, quick: bool) -> Ceilings:
     size, elements = (8192, 1 << 28) if device.type == "cuda" else (2048, 1 << 26)
     if quick:
         size, elements = 256, 1 << 18
-    precisions, rates = {"float32": torch.float32}, {}
-    if convolves_in_bfloat16(device):
-        precisions["bfloat16"] = torch.bfloat16
-    for name, dtype in precisions.items():
-        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    rates = {}
+    for name in precisions(device):
+        left, right = (torch.randn(size, size, device=device).to(PRECISIONS[name]) for _ in range(2))
         rates[name] = 2 * size**3 / fastest(functools.partial(torch.matmul, left, right))
     source = torch.ones(elements, device=device)
     target = torch.empty_like(source)

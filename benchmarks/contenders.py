@@ -63,11 +63,10 @@ def competitors(device: torch.device) -> list[Contender]:
     """The contenders of a race: the plain loop, tuned eager PyTorch, and the engine as it trains a study."""
     if device.type == "cuda":
         return [PLAIN, Contender("tuned loop", "tuned", "bfloat16"), *_on_a_gpu(RUNS_ON_A_GPU)]
-    cores, tuned = on_cores(), _tuned_precision(device)
-    ours = dict.fromkeys(("float32", tuned))
+    cores, ours = on_cores(), precisions(device)
     return [
         PLAIN,
-        Contender("tuned loop", "tuned", tuned, cores, 1),
+        Contender("tuned loop", "tuned", ours[-1], cores, 1),
         *(Contender(f"ours, {precision}", "engine", precision, cores, 1) for precision in ours),
     ]
 
@@ -76,13 +75,13 @@ def scaled(device: torch.device) -> list[Contender]:
     """The contenders of a scale curve: the engine with one run, and with as many as the machine takes."""
     if device.type == "cuda":
         return _on_a_gpu((1, RUNS_ON_A_GPU[-1]))[1:]
-    counts, precision = dict.fromkeys((1, on_cores())), _tuned_precision(device)
+    counts, precision = dict.fromkeys((1, on_cores())), precisions(device)[-1]
     return [Contender(f"ours, {precision}, {counted(count, 'run')}", "engine", precision, count, 1) for count in counts]
 
 
-def _tuned_precision(device: torch.device) -> str:
-    """Of the two precisions the one in which plain PyTorch trains faster there."""
-    return "bfloat16" if convolves_in_bfloat16(device) else "float32"
+def precisions(device: torch.device) -> list[str]:
+    """Those that are of use on a device, the fastest last."""
+    return ["float32", "bfloat16"] if convolves_in_bfloat16(device) else ["float32"]
 
 
 def _on_a_gpu(counts: tuple[int, ...]) -> list[Contender]:

@@ -49,23 +49,39 @@ def filled(text: str, middle: str, page: Path) -> str:
 
 def overview(record: Record) -> str:
     """What the engine does on a device, beside the reference loops, and the conditions it was measured under."""
-    compared, rows = last_of_all(record.races), []
-    titles = titled(record)
-    references = names(name for race in record.races for each in race.results for name in each.times_faster)
-    for race in record.races:
-        of = {result.contender: result for result in race.results}.get(compared)
-        faster = of.times_faster if of else {}
-        ratios = [spread(faster[name]) if name in faster else "–" for name in references]
-        rows.append([race.network, race.ordering, spread(of.images_per_second) if of else "–", *ratios])
-    header = ["network", "ordering", titles[compared], *(f"times the {name}" for name in references)]
+    compared, references, ratios = compared_with(record.races)
+    rows = [
+        [race.network, race.ordering, rate(race, compared), *beside]
+        for race, beside in zip(record.races, ratios, strict=True)
+    ]
+    header = ["network", "ordering", titled(record)[compared], *(f"times the {name}" for name in references)]
     return f"**{record.device}**{conditions(record.races)}\n\n{table(header, rows, names=2)}\n"
 
 
-def last_of_all(races: Sequence[Race]) -> str:
-    """The last contender that every race has: one that failed in a race is missing there."""
-    of_each = [names(result.contender for result in race.results) for race in races]
+def compared_with(races: Sequence[Race]) -> tuple[str, list[str], list[list[str]]]:
+    """Who is compared, with which reference loops, and in each race how many times as fast as each of them it is.
+
+    It is the last contender that every race has: one that failed in a race is missing there.
+    """
+    of_each = [[result.contender for result in race.results] for race in races]
     every = names(name for of in of_each for name in of)
-    return ([name for name in every if all(name in of for of in of_each)] or every)[-1]
+    compared = ([name for name in every if all(name in of for of in of_each)] or every)[-1]
+    references = names(name for race in races for result in race.results for name in result.times_faster)
+    rows = []
+    for race in races:
+        faster = result.times_faster if (result := result_of(race, compared)) else {}
+        rows.append([spread(faster[name]) if name in faster else "–" for name in references])
+    return compared, references, rows
+
+
+def result_of(race: Race, contender: str) -> Result | None:
+    return next((result for result in race.results if result.contender == contender), None)
+
+
+def rate(race: Race, contender: str) -> str:
+    """A contender's training images per second in a race."""
+    result = result_of(race, contender)
+    return spread(result.images_per_second) if result else "–"
 
 
 def tables(all_records: Iterable[Record]) -> str:
@@ -104,22 +120,16 @@ def ceilings(record: Record) -> str:
 
 
 def speeds(record: Record) -> str:
-    """Training images per second of each contender, and how the last that all races have compares."""
-    races, compared = record.races, last_of_all(record.races)
-    contenders = names(result.contender for race in races for result in race.results)
-    titles = titled(record)
-    references = names(name for race in races for result in race.results for name in result.times_faster)
-    by_contender = [{result.contender: result for result in race.results} for race in races]
+    """Training images per second of each contender, and how one compares."""
+    races, titles = record.races, titled(record)
+    compared, references, ratios = compared_with(races)
     rows = []
-    for race, of in zip(races, by_contender, strict=True):
-        rates = [spread(of[name].images_per_second) if name in of else "–" for name in contenders]
-        last = of.get(compared)
-        faster = last.times_faster if last else {}
-        ratios = [spread(faster[name]) if name in faster else "–" for name in references]
-        rows.append([race.network, race.ordering, *rates, *ratios, of_roofline(record, race, last) if last else "–"])
-    header = ["network", "ordering", *(titles[name] for name in contenders)]
-    against = [f"{compared} / {name}" for name in references]
-    return table([*header, *against, f"{compared}: of roofline"], rows, names=2)
+    for race, beside in zip(races, ratios, strict=True):
+        rates = [rate(race, name) for name in titles]
+        share = of_roofline(record, race, result) if (result := result_of(race, compared)) else "–"
+        rows.append([race.network, race.ordering, *rates, *beside, share])
+    header = ["network", "ordering", *titles.values(), *(f"{compared} / {name}" for name in references)]
+    return table([*header, f"{compared}: of roofline"], rows, names=2)
 
 
 def of_roofline(record: Record, race: Race, result: Result) -> str:

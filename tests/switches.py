@@ -16,7 +16,7 @@ def turned_back() -> Iterator[None]:
     deterministic, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
     before = torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32
     try:
-        with mock.patch.dict(os.environ, {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}):
+        with mock.patch.dict(os.environ):
             for name in ("DVC_STAGE", "DVC_ROOT"):
                 os.environ.pop(name, None)
             yield

@@ -72,8 +72,8 @@ def test_the_reference_network_computes_what_ours_does_with_the_same_parameters(
         ours(images := torch.randn(8, 3, 32, 32))  # running statistics of their own
         plain = reference.plain(copy.deepcopy(ours)).train(training)
         with torch.no_grad():
-            torch.testing.assert_close(plain(images), ours.train(training)(images))
-        assert sum(each.numel() for each in plain.parameters()) == sum(each.numel() for each in ours.parameters())
+            torch.testing.assert_close(plain(images), ours.train(training)(images), rtol=0, atol=0)
+        assert all(torch.equal(*each) for each in zip(plain.parameters(), ours.parameters(), strict=True))
 
 
 def test_the_reference_network_has_pytorchs_layers_only_and_as_much_dropout():

@@ -120,6 +120,14 @@ def started_after(condition: Callable[[], bool]) -> Callable[..., Any]:
     return start
 
 
+def leave(home: Path, order: Order, epoch: int) -> Path:
+    """Write a checkpoint where a training on this node does."""
+    path = home / "checkpoints" / order.folder / f"epoch-{epoch:04}.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"epoch {epoch}")
+    return path
+
+
 def came(epoch: int) -> Came:
     return Came("tiny", f"epoch-{epoch:04}.ckpt", f"epoch {epoch}".encode())
 
@@ -158,10 +166,8 @@ def test_what_an_earlier_task_left_here_is_newer_than_the_drivers_and_is_used(
     up_to: int, on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is sent only once the training has taken it for sound: gone past it, or ended."""
-    left = on_node / "checkpoints" / ORDER.folder
-    left.mkdir(parents=True)
     for epoch in range(2, up_to + 1):
-        (left / f"epoch-{epoch:04}.ckpt").write_text(f"epoch {epoch}")
+        leave(on_node, ORDER, epoch)
     training(tmp_path, monkeypatch)
     *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
     assert checkpoints == [came(3)] and ended.status == 0
@@ -171,9 +177,7 @@ def test_what_an_earlier_task_left_damaged_is_not_sent_and_the_training_sets_it_
     on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent at once it would end the worker, time and again, before the training has even begun."""
-    left = on_node / "checkpoints" / ORDER.folder
-    left.mkdir(parents=True)
-    (left / "epoch-0002.ckpt").write_text("damaged")
+    leave(on_node, ORDER, 2).write_text("damaged")
     aside = "time.sleep(0.5); (folder / 'epoch-0002.ckpt').rename(folder / 'aside')"
     training(tmp_path, monkeypatch, begin=aside, each="pass")
     *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
@@ -184,27 +188,16 @@ def test_what_an_earlier_task_left_damaged_is_not_sent_and_the_training_sets_it_
 OTHER = Order("other", b"a card", "other-4567", 9)
 
 
-@pytest.fixture
-def beside(on_node: Path, tmp_path: Path) -> Iterator[Worker]:
-    """A worker of two runs, as if its training was under way."""
-    of = Worker([ORDER, OTHER], DIGESTS, fetch)
-    of.home, of.place, of.found = on_node, tmp_path, {ORDER.run: 0, OTHER.run: 0}
-    of.process = SimpleNamespace(poll=lambda: None)
-    yield of
-
-
-def write(of: Worker, order: Order, epoch: int) -> None:
-    of._kept(order).mkdir(parents=True, exist_ok=True)
-    (of._kept(order) / f"epoch-{epoch:04}.ckpt").write_text(f"epoch {epoch}")
-
-
-def test_a_run_whose_epochs_are_quick_does_not_keep_back_those_beside_it(beside: Worker) -> None:
+def test_a_run_whose_epochs_are_quick_does_not_keep_back_those_beside_it(on_node: Path, tmp_path: Path) -> None:
     """Even if it has far fewer epochs behind it."""
+    beside = Worker([ORDER, OTHER], DIGESTS, fetch)
+    beside.home, beside.place, beside.process = on_node, tmp_path, SimpleNamespace(poll=lambda: None)  # under way
+    beside.found = {ORDER.run: 0, OTHER.run: 0}
     beside.sent[OTHER.run] = 7
     sent = []
     for epoch in range(1, 4):
-        write(beside, ORDER, epoch)
-        write(beside, OTHER, 8)
+        leave(on_node, ORDER, epoch)
+        leave(on_node, OTHER, 8)
         news = beside.news()
         assert isinstance(news, Came)
         sent.append(news.run)
@@ -214,15 +207,13 @@ def test_a_run_whose_epochs_are_quick_does_not_keep_back_those_beside_it(beside:
 def test_what_an_earlier_task_left_stays_where_the_training_ends_before_it_has_accepted_it(
     on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = on_node / "checkpoints" / ORDER.folder
-    left.mkdir(parents=True)
-    (left / "epoch-0003.ckpt").write_text("epoch 3")
+    left = leave(on_node, ORDER, 3)
     training(tmp_path, monkeypatch, begin="sys.exit(2)")
     (ended,) = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
-    assert ended.status == 2 and (left / "epoch-0003.ckpt").read_text() == "epoch 3"
+    assert ended.status == 2 and left.read_text() == "epoch 3"
     training(tmp_path, monkeypatch, each="pass")
     *checkpoints, ended = all_news(worker(), {"tiny": ("epoch-0001.ckpt", b"epoch 1")})
-    assert checkpoints == [came(3)] and ended.status == 0 and not left.exists()
+    assert checkpoints == [came(3)] and ended.status == 0 and not left.parent.exists()
 
 
 def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

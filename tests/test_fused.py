@@ -44,7 +44,7 @@ def test_the_kernels_by_tritons_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", __file__]
     run = subprocess.run(command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
-    (passed,) = re.findall(r"=+ (\d+) passed, \d+ skipped in ", run.stdout)
+    (passed,) = re.findall(r"=+ (\d+) passed, 2 skipped in ", run.stdout)
     assert int(passed) > 60
 
 
@@ -174,7 +174,7 @@ def test_dropout_strikes_with_its_probability_and_independently(p: float) -> Non
         for dimension in range(4):  # images, channels, rows, columns
             size = shape[dimension] - 1
             neighbours = (~draw.narrow(dimension, 0, size) & ~draw.narrow(dimension, 1, size)).double()
-            assert abs(neighbours.mean() - p * p) < 6 * p / neighbours.numel() ** 0.5
+            assert abs(neighbours.mean() - p * p) < 6 * p / count**0.5
     for other in draws[1:]:  # of another layer, of another step
         both = (~draws[0] & ~other).double()
         assert abs(both.mean() - p * p) < 6 * p / count**0.5

@@ -275,7 +275,9 @@ def test_records_are_numbered_from_one_and_accuracies_are_fractions() -> None:
 def test_the_train_record_is_of_train_mode_and_the_test_record_of_eval_mode_after_the_epoch(precision: str) -> None:
     model, data, test = toy_net(dropout_p=0.0), toy_data(8, 8), toy_data(30, 8, seed=1)
     twin = copy.deepcopy(model).train()
-    train_loss = training.forward(twin, data[0], precision)[0].item()  # of the only step, before it
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = twin(data[0][0])
+    train_loss = functional.cross_entropy(logits.float(), data[0][1]).item()  # of the only step, before it
     how = recipe(epochs=1, precision=precision)
     (record,) = records_of(training.fit(model, how, lambda epoch: data, lambda: test, lambda epoch, step: 0, FRESH))
     after = training.evaluate(model, test, precision, CPU)
