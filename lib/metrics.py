@@ -105,12 +105,13 @@ def read_metrics(path: Path) -> RunMetrics:
 
 
 Record = typing.TypeVar("Record", EpochRecord, RunFacts)
+KINDS = {kind: typing.get_type_hints(kind) for kind in (EpochRecord, RunFacts)}
 
 
 def _record(kind: type[Record], content: Any) -> Record:
     """A dataclass from a JSON mapping. Raises TypeError or ValueError if they do not match."""
     record = kind(**content)
-    for name, wanted in typing.get_type_hints(kind).items():
+    for name, wanted in KINDS[kind].items():
         value = getattr(record, name)
         if name == "recipe":
             fits = is_recipe(value)

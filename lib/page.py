@@ -63,13 +63,14 @@ class Table:
     @property
     def groups(self) -> list[list[Row]]:
         """The rows; consecutive ones with the same shared names together."""
-        rows = [self._row(*line) for line in enumerate(self.frame.itertuples(index=False))]
+        heads = self.heads
+        rows = [self._row(*line, heads) for line in enumerate(self.frame.itertuples(index=False))]
         return [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.shared)]
 
-    def _row(self, place: int, texts: Sequence[str]) -> Row:
+    def _row(self, place: int, texts: Sequence[str], heads: Sequence[Cell]) -> Row:
         cells = [
             Cell(text or "–", head.number, (place, head.text) in self.bold)
-            for text, head in zip(texts, self.heads, strict=True)
+            for text, head in zip(texts, heads, strict=True)
         ]
         return Row([cell.text for cell in cells[: self.shared]], cells[self.shared].text, cells[self.shared + 1 :])
 

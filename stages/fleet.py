@@ -74,11 +74,11 @@ def require_installed() -> None:
 
 def train(runs: Sequence[str], address: str, stop: Stop) -> dict[str, StageError]:
     """Train what is left of these runs on a cluster; returns why each failed that did, by name."""
-    files = cifar10.verified_files(DATA)[1]
-    members, failed = members_of(runs, cifar10.digest(files))
+    files = cifar10.verified_files(DATA)
+    members, failed = members_of(runs, files.sha256)
     with held(members):
         if not all(member.over for member in members):
-            train_on(address, members, files, stop)
+            train_on(address, members, files.contents, stop)
     return failed | {member.name: member.fault for member in members if member.fault}
 
 

@@ -1,5 +1,7 @@
 """The doctor's checks of the machine against the study: its device, its disks, and the time training will take."""
 
+import dataclasses
+import functools
 import os
 import shutil
 import warnings
@@ -80,8 +82,7 @@ def bytes_to_write(project: Project) -> dict[Path, int]:
     needed = {METRICS: 0, MODELS: 0, project.root: 0, DATA: 0}
     there = {each.folder: each.size for each in project.kept}
     for name, card in project.cards.items():
-        with torch.device("meta"):  # takes no memory and no time
-            weights, checkpoint = train.bytes_of(train.model_of(card))
+        weights, checkpoint = bytes_of(dataclasses.replace(card, seed=0))
         if project.done(name) < card.epochs:
             held = there.get(project.checkpoints[name].folder, 0) if name in project.checkpoints else 0
             needed[project.root] += max(0, (KEPT + 1) * checkpoint - held)
@@ -90,6 +91,13 @@ def bytes_to_write(project: Project) -> dict[Path, int]:
     if isinstance(project.data, str):
         needed[DATA] = 3 * sum(length for length, _ in cifar10.OFFICIAL_FILES.values())  # archive, files, DVC's copy
     return needed
+
+
+@functools.cache
+def bytes_of(card: RunCard) -> tuple[int, int]:
+    """A run's bytes of weights and of a checkpoint; its seed does not matter."""
+    with torch.device("meta"):  # takes no memory
+        return train.bytes_of(train.model_of(card))
 
 
 def time_needed(project: Project) -> Iterator[Finding]:
