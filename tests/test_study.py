@@ -111,7 +111,7 @@ def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> No
     assert clean_process().train(workplace, CARD).status == 0
     metrics, weights = outputs_of(CARD)
     checkpoint = max(Path("checkpoints").glob("*/epoch-*.ckpt"))
-    run = Run(CARD, checkpoints_of(CARD, cifar10.digest(cifar10.verified_files(Path("data/cifar10"))[1])))
+    run = Run(CARD, checkpoints_of(CARD, cifar10.verified_files(Path("data/cifar10")).sha256))
     assert study.has_results(run)
     for path in (metrics, weights):
         whole = path.read_bytes()
@@ -123,6 +123,10 @@ def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> No
     told = read_metrics(metrics)
     write_metrics(metrics, dataclasses.replace(told.facts, epochs=400), told.history)  # of a longer run, killed early
     assert not study.has_results(run)
+    assert study.accuracy(run) == f"  test accuracy {told.test_accuracy:7.2%}"
+    longer = dataclasses.replace(told.history[-1], epoch=3)  # of another training, as a clone has: not this run's
+    write_metrics(metrics, dataclasses.replace(told.facts, epochs=400), (*told.history, longer))
+    assert study.accuracy(run) == "" and not study.has_results(run)
     write_metrics(metrics, told.facts, told.history)
     assert study.has_results(run)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])

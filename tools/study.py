@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -36,9 +36,9 @@ def main() -> None:
     stop = Stop("study")
     with errors_exit("study"):
         stop.listen()
-        data = cifar10.digest(cifar10.verified_files(Path("data/cifar10"))[1])
+        data = cifar10.verified_files(Path("data/cifar10")).sha256
         runs = [Run(card, checkpoints_of(card, data)) for card in read_cards(Path("plan"))]
-        failed = train([run for run in runs if not has_results(run)], Display(runs), stop)
+        failed = train(list(without_results(runs, stop)), Display(runs), stop)
         if failed:
             left = [run.card.name for run in runs if not run.finished] or list(failed)
             others = "; the others are" * (len(left) < len(runs))
@@ -47,6 +47,14 @@ def main() -> None:
                 status_of(failed.values()),
             )
         print(f"study: all {len(runs)} runs are trained; `dvc repro` collects them, draws Figure 4 and writes Table 1")
+
+
+def without_results(runs: Sequence[Run], stop: Stop) -> Iterator[Run]:
+    """The runs that are to be trained. With hundreds of checkpoints to read it takes a while."""
+    for run in runs:
+        stop.check()
+        if not has_results(run):
+            yield run
 
 
 def has_results(run: Run) -> bool:
@@ -88,9 +96,10 @@ def log_file() -> Path:
 
 def accuracy(run: Run) -> str:
     """The test accuracy of a run's last epoch, if its metrics have it yet: they are written after the checkpoint."""
-    with contextlib.suppress(BadInput, IndexError):
-        history = read_metrics(Path("metrics", f"{run.card.name}.json")).history
-        return f"  test accuracy {history[run.epoch - 1].test_accuracy:7.2%}"
+    with contextlib.suppress(BadInput):
+        told = read_metrics(Path("metrics", f"{run.card.name}.json"))
+        if len(told.history) == run.epoch:  # else it is another training's, or about to be written
+            return f"  test accuracy {told.test_accuracy:7.2%}"
     return ""
 
 
