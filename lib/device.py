@@ -92,4 +92,5 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # precision: float32 means float32; TF32 rounds to 10 bits
+    # precision: float32 means float32; TF32 rounds to 10 bits, and an environment variable can ask for it.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -28,7 +28,8 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
         starts = has_room and (not active or free >= 2 * largest)  # the next may be twice as large as those before
         if starts:
             active[waiting.pop(0)] = _stream()
-        for name in [list(active)[-1]] if starts else list(active):
+        advanced = [list(active)[-1]] if starts else list(active)
+        for name in advanced:
             try:
                 with torch.cuda.stream(stream) if (stream := active[name]) else contextlib.nullcontext():
                     next(runs[name])
@@ -44,6 +45,8 @@ def in_turns(runs: Mapping[str, Iterator[None]]) -> None:
                     print(f"train: {name}: {error}", file=sys.stderr, flush=True)
         if starts:
             largest = max(largest, free - free_bytes())
+        if waiting and any(name not in active for name in advanced):
+            _give_back()
     _raise_failures(failed, len(runs))
 
 
@@ -62,6 +65,12 @@ def free_bytes() -> int:
     with contextlib.suppress(RuntimeError):
         return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     return 0
+
+
+def _give_back() -> None:
+    """Give the GPU the memory of runs that have ended: PyTorch keeps it for itself, and it would not count as free."""
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 def _stream() -> torch.cuda.Stream | None:

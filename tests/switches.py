@@ -13,8 +13,10 @@ import torch
 def turned_back() -> Iterator[None]:
     """PyTorch's, the handlers of signals, and the environment, which says nothing of a DVC around the test."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    deterministic, cudnn = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn
-    before = torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
     try:
         with mock.patch.dict(os.environ):
             for name in ("DVC_STAGE", "DVC_ROOT"):
@@ -22,6 +24,7 @@ def turned_back() -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory, cudnn.benchmark, cudnn.allow_tf32 = before
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+        cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -290,3 +290,16 @@ def test_where_triton_fails_one_line_says_so_and_training_goes_on(
     assert not fusion.works()
     assert not capsys.readouterr().err
     fusion.works.cache_clear()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch came without Triton")
+def test_memory_that_ran_out_is_no_fault_of_tritons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes, and a run that goes on layer by layer would not be the same to the bit."""
+
+    def no_memory(device: torch.device) -> None:
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    monkeypatch.setattr("lib.fused.trial", no_memory)
+    fusion.works.cache_clear()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fusion.works()

@@ -74,7 +74,7 @@ ARROWS = {
     "obtain": {"card", "cifar10", "synthetic"},
     "synthetic": {"cifar10"},
     "fused": {"fused_kernels"},
-    "fusion": {"convolved", "fused", "ic"},
+    "fusion": {"convolved", "failures", "fused", "ic"},
     "resnet": {"card", "dropout", "fusion", "ic"},
     "ic": {"dropout"},
     "training": {"captured", "cast", "checkpoint", "metrics"},

@@ -90,11 +90,12 @@ def test_every_step_of_every_epoch_and_seed_has_dropout_of_its_own(
 
 
 def test_training_is_deterministic_and_float32_is_float32(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     run(CARD, monkeypatch=monkeypatch)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
-    assert not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize("there", [True, False])

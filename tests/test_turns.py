@@ -51,17 +51,22 @@ def test_no_more_run_at_once_than_are_of_use_and_the_next_begins_when_one_is_thr
 def test_another_run_begins_only_where_the_memory_holds_it_even_if_it_is_twice_as_large(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU of 100, runs of 30 each: two at once leave 40, and the third might need 60."""
-    holds = {name: False for name in "abc"}
+    """A GPU of 100, runs of 30 each: two at once leave 40, and the third might need 60.
 
-    def run(name: str) -> Iterator[None]:
-        holds[name] = True
-        yield from log.run(name, 3)
-        holds[name] = False
+    What a run took counts as free once PyTorch has given it back, which it does not do by itself.
+    """
+    taken, kept = set[str](), set[str]()
 
-    monkeypatch.setattr(turns, "free_bytes", lambda: 100 - 30 * sum(holds.values()))
-    in_turns({name: run(name) for name in "abc"})
-    assert log.index("b0") < log.index("a leaves") < log.index("c0")
+    def run(name: str, steps: int) -> Iterator[None]:
+        taken.add(name)
+        yield from log.run(name, steps)
+        taken.remove(name)
+        kept.add(name)
+
+    monkeypatch.setattr(turns, "free_bytes", lambda: 100 - 30 * len(taken | kept))
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    in_turns({"a": run("a", 3), "b": run("b", 9), "c": run("c", 3)})
+    assert log.index("b0") < log.index("a leaves") < log.index("c0") < log.index("b leaves")
 
 
 def test_a_run_that_fails_does_so_alone_and_is_named_at_the_end(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +117,7 @@ def test_a_device_that_does_not_answer_is_explained_by_the_runs(log: Log, monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", Silent)
     monkeypatch.setattr(torch.cuda, "Stream", Silent)
+    monkeypatch.setattr(torch.cuda, "empty_cache", Silent)
     with pytest.raises(StageError, match="2 of 2 runs failed") as caught:
         in_turns({name: log.run(name, 0, TryAgain("the device failed")) for name in "ab"})
     assert caught.value.status == TryAgain.status
