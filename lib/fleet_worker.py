@@ -21,7 +21,7 @@ from lib.errors import BadInput, StageError, TryAgain, printable
 from lib.files import write_whole
 
 CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
-LOG_BYTES = 20_000  # kept of the end of a log
+LOG_BYTES = 20_000  # kept of the end of a log, and of errors before it
 PATIENCE = 60  # seconds for a killed worker's training, or another worker of the same run, to end
 
 
@@ -177,8 +177,8 @@ class Worker:
         if fault:
             self.process.kill()
         status = self.process.wait()
-        self.log.seek(max(0, os.fstat(self.log.fileno()).st_size - LOG_BYTES))
-        said = printable(fault or self.log.read().decode(errors="replace"), kept="\n")
+        self.log.seek(0)
+        said = printable(fault or worth_keeping(self.log.read()).decode(errors="replace"), kept="\n")
         for order in self.orders:
             newest = self._newest(order)
             if newest and epoch_of(newest) > self.sent[order.run]:
@@ -204,6 +204,12 @@ def held(folder: Path, run: str, until: float = 0) -> Iterator[None]:
         yield
     finally:
         os.close(taken)
+
+
+def worth_keeping(log: bytes) -> bytes:
+    """The end of a log, after the errors that it tells of before: runs that failed early, beside others."""
+    errors = [line for line in log[:-LOG_BYTES].splitlines(keepends=True) if line.startswith(b"train: ")]
+    return b"".join(errors)[-LOG_BYTES:] + log[-LOG_BYTES:]
 
 
 def epoch_of(name: str) -> int:

@@ -17,7 +17,7 @@ import pytest
 
 from lib import fleet_worker, lock, node
 from lib.errors import BadInput, TryAgain
-from lib.fleet_worker import Came, Ended, Order, Worker
+from lib.fleet_worker import LOG_BYTES, Came, Ended, Order, Worker, worth_keeping
 
 FILES = {"cifar-10-batches-py/data_batch_1": b"images", "dataset.json": b"{}"}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
@@ -220,6 +220,15 @@ def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, m
     training(tmp_path, monkeypatch, end="print('train: the loss became nan', file=sys.stderr); sys.exit(2)")
     ended = all_news(worker())[-1]
     assert ended.status == 2 and ended.log.endswith("train: the loss became nan\n")
+
+
+def test_an_error_told_long_before_the_end_of_a_log_is_sent_with_the_end() -> None:
+    """A run that fails early, beside others that go on for hours."""
+    epochs = b"run 2 of 2  tiny  epoch 1/100\n" * 2000
+    log = worth_keeping(b"run 1 of 2\ntrain: first: its loss became nan\n" + epochs + b"train: 1 of 2 runs failed\n")
+    assert log.startswith(b"train: first: its loss became nan\n") and log.endswith(b"\ntrain: 1 of 2 runs failed\n")
+    assert LOG_BYTES < len(log) < LOG_BYTES + 100
+    assert worth_keeping(epochs[:100]) == epochs[:100]
 
 
 def test_a_killed_training_ends_with_the_signals_number(
