@@ -13,6 +13,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
@@ -22,8 +23,9 @@ from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Race, Record
 from benchmarks.table import tables
 from lib.device import pick_device
-from lib.errors import errors_exit
+from lib.errors import StageError, errors_exit
 from lib.words import counted
+from tools.options import above_zero
 
 SCALE_WEIGHT = 0.4  # time for a race of the scale curve, relative to any other
 BUSY = 0.5  # the load average, before the benchmark starts, above which the machine is busy
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=SIZES, default=list(SIZES), help="all, if left out")
     parser.add_argument(
         "--minutes",
-        type=float,
+        type=above_zero,
         default=18,
         help="about how long it may take (default: 18); a race under way is finished",
     )
@@ -116,7 +118,10 @@ def summary(held: Race) -> str:
 def elsewhere(do: Callable[[], Ceilings]) -> Ceilings:
     """The result of `do` in a separate process, so that this one holds neither its memory nor a GPU."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(do).result()
+        try:
+            return pool.submit(do).result()
+        except BrokenProcessPool:
+            raise StageError("the process that measures ceilings was killed (was memory short?)") from None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import functools
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -21,12 +22,13 @@ from benchmarks import machine
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network
 from benchmarks.data import TEST_IMAGES, Source, source
 from benchmarks.reference import plain
+from benchmarks.stopwatch import wait_for_device
 from benchmarks.trials import PATHS, RECORD, Trial, Trials
 from lib import cifar10, training
 from lib.card import RunCard
 from lib.checkpoint import Snapshot
 from lib.device import circumstances, make_deterministic, pick_device
-from lib.errors import BadInput, errors_exit
+from lib.errors import BadInput, StageError, errors_exit
 from lib.runs import on_cores
 from lib.stopping import end_with_parent
 from lib.turns import in_turns
@@ -98,6 +100,8 @@ def _none_left_waiting(pool: concurrent.futures.Executor) -> Iterator[None]:
     """On an error or Ctrl-C, end the pool after the runs that it is training."""
     try:
         yield
+    except BrokenProcessPool:
+        raise StageError("a process that trains was killed (was memory short?); the same command goes on") from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
@@ -112,6 +116,7 @@ def trained(network: Network, path: str, seed: int, data: Source, epochs: int) -
     train_set, test_set = _served(data, device)
     network_of_path = plain(model_of(card)) if by_plain_layers else model_of(card)
     model = network_of_path.to(device).to(memory_format=torch.channels_last)
+    wait_for_device()  # the weights were laid out on this stream, and are trained on another
     snapshots = training.fit(
         model,
         recipe_of(card),

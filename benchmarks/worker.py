@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
@@ -130,12 +131,14 @@ class Team:
         self.contender = contender
         spawn = multiprocessing.get_context("spawn")
         self.connections: list[Connection] = []
+        self.processes: list[SpawnProcess] = []
         for _ in range(contender.processes):
             ours, theirs = spawn.Pipe()
             arguments = (theirs, contender, network, source, device.type)
             # Not a daemon: it could have no children, such as a DataLoader's workers. It ends as its connection closes.
             process = spawn.Process(target=serve, args=arguments)
             process.start()
+            self.processes.append(process)
             theirs.close()
             self.connections.append(ours)
             stack.callback(process.join)
@@ -148,4 +151,6 @@ class Team:
                 connection.send((method, arguments))
             return [connection.recv() for connection in self.connections]
         except (EOFError, OSError) as error:
+            for process in self.processes:  # those that still train would disturb the others' race
+                process.terminate()
             raise StageError(f"a process of {self.contender.name} has ended; what it said is above") from error

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
 import re
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from benchmarks.data import source
 from benchmarks.record import Circumstances
 from benchmarks.trials import PATHS, REFERENCE, Trial, Trials, comparisons
 from lib import training
-from lib.errors import BadInput
+from lib.errors import BadInput, StageError
 
 OURS = "ours, bfloat16"
 TINY = Network("basic", 1, "conv_relu_ic")
@@ -146,6 +149,14 @@ def test_an_option_that_cannot_be_is_refused_by_name(options, capsys):
         patch.setattr("sys.argv", ["accuracy", *options])
         accuracy.main()
     assert stopped.value.code == 2 and options[0] in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_is_told_of_in_one_line():
+    """As where memory runs out."""
+    spawn = multiprocessing.get_context("spawn")
+    with pytest.raises(StageError, match="was killed"), ProcessPoolExecutor(1, spawn) as pool:
+        with accuracy._none_left_waiting(pool):
+            pool.submit(os._exit, 9).result()
 
 
 def test_what_the_record_has_is_not_trained_again(tmp_path, monkeypatch):

@@ -2,10 +2,14 @@
 
 import copy
 import dataclasses
+import functools
 import json
+import multiprocessing
+import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +22,7 @@ from benchmarks.contenders import DROPOUT_P, SIZES, Contender, Network, competit
 from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Result, Spread, Work
 from benchmarks.stopwatch import PARTS, Stopwatch
-from benchmarks.worker import Block, Trainer
+from benchmarks.worker import Block, Team, Trainer
 from lib import cifar10, synthetic
 from lib.commit import Commit
 from lib.dropout import Dropout
@@ -413,6 +417,33 @@ def test_a_quick_benchmark_holds_a_race_and_records_nothing(monkeypatch, capsys)
     assert "| resnet8 | conv_relu_ic |" in out and "Ceilings measured there" in out
     assert "plain loop" in out and competitors(CPU)[-1].name in out
     assert set(FOLDER.glob("*")) == before
+
+
+def test_a_process_that_is_killed_is_told_of_in_one_line():
+    """As where memory runs out."""
+    with pytest.raises(StageError, match="was killed"):
+        command.elsewhere(functools.partial(os._exit, 9))
+
+
+def test_where_one_of_a_teams_processes_has_ended_the_others_end_too():
+    """They would go on training while the others race."""
+    team = Team.__new__(Team)
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    ended = []
+    team.contender, team.connections = SimpleNamespace(name="ours"), [ours]
+    team.processes = [SimpleNamespace(terminate=lambda: ended.append("terminated"))]
+    with pytest.raises(StageError, match="a process of ours has ended"):
+        team.ask("threads")
+    assert ended == ["terminated"]
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-5", "0", "many"])
+def test_a_time_that_cannot_be_is_refused_before_anything_is_measured(minutes, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--minutes", minutes])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2 and "--minutes" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
