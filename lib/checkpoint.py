@@ -155,7 +155,10 @@ class Checkpoints:
 
         Existing ones up to `epochs` count as room, as they will be deleted; those of a longer run stay.
         """
-        held = sum(self.path(epoch).stat().st_size for epoch in self.epochs(up_to=epochs))
+        held = 0
+        for epoch in self.epochs(up_to=epochs):
+            with contextlib.suppress(OSError):  # a dangling link under its name
+                held += self.path(epoch).stat().st_size
         require_room(self.folder, (KEPT + 1) * snapshot_bytes - held)
 
     def _warn_of_others(self) -> None:

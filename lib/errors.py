@@ -1,6 +1,7 @@
 """How a stage ends when it cannot go on: one clear line, an exit status that says what to do, nothing half-written."""
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -62,8 +63,8 @@ def printable(text: str, kept: str = "") -> str:
 def errors_exit(stage: str) -> Iterator[None]:
     """On StageError or Ctrl-C in the body, end the process with one line on standard error and an exit status.
 
-    Exits silently if its output is no longer read, as in `... | head`. Characters that the output's encoding lacks,
-    perhaps a dash, become question marks.
+    Exits silently if its output is no longer read, as in `... | head`; says so if the disk is full that it goes to.
+    Characters that the output's encoding lacks, perhaps a dash, become question marks.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -78,5 +79,16 @@ def errors_exit(stage: str) -> Iterator[None]:
         print(f"{stage}: stopped by Ctrl-C", file=sys.stderr, flush=True)
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
+        _close_output()
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
+            raise
+        _close_output()  # a log, on a full disk
+        print(f"{stage}: its output could not be written ({error.strerror}): free some space", file=sys.stderr)
+        sys.exit(BadInput.status)
+
+
+def _close_output() -> None:
+    """Without it Python would try to write the rest at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -106,5 +106,7 @@ def read_json(path: Path, cure: str = "`dvc repro` makes it") -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BadInput(f"{path} is not there: {cure}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:  # it may be intact
+        raise BadInput(f"{path} cannot be read ({error.strerror}): fix that, then run the command again") from None
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read as JSON ({error}): delete it; {cure}") from None

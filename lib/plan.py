@@ -46,9 +46,15 @@ def ascending(values: list[int]) -> list[int]:
     return values
 
 
+def held_by_float32(value: float) -> float:
+    if value > 1e38:
+        raise ValueError("it should be at most 1e38, as float32 holds no more")
+    return value
+
+
 Name = Annotated[str, AfterValidator(checked_name)]
 OrderingName = Annotated[str, AfterValidator(checked_ordering)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(held_by_float32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a typo, and would end in a traceback days later
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -83,7 +89,7 @@ class Study(Strict):
     optimizer: Literal["adam", "sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    learning_rate: Positive
+    learning_rate: Rate
     learning_rate_rule: Literal["constant", "steps"]
     learning_rate_steps: Annotated[list[Count], AfterValidator(ascending)]
     learning_rate_factor: Annotated[float, Field(gt=0, le=1)]

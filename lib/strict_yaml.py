@@ -20,8 +20,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except FileNotFoundError:
         raise BadInput(f"{path} is not there: run this in the repository's top folder") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # a value that does not fit its explicit tag, as `!!float ''`, can raise nearly anything
+        raise BadInput(f"{path} is not readable YAML: {' '.join(str(error).split()) or type(error).__name__}") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path} is not a mapping of parameters: restore it by `git checkout {path}`")
     return content

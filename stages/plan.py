@@ -1,7 +1,6 @@
 """params.yaml -> plan/: one run card per run, and study.json for download and report."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from lib.errors import errors_exit
@@ -20,9 +19,9 @@ def main() -> None:
         write_whole(folder / "study.json", canonical_json(study.summary()))
         named = {"study.json", *(f"{card.name}.json" for card in study.cards())}
         with failures_named(folder):
-            for path in folder.iterdir():
+            for path in (*folder.glob("*.json"), *folder.glob(".*.tmp")):
                 if path.name not in named:  # the card of a run that is no longer in the study, or what a crash left
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    path.unlink()
         runs = counted(len(study.cards()), "run")
         print(f"plan: {runs} of preset {study.preset}, of {counted(study.epochs, 'epoch')} each")
         if "baseline" not in study.orderings:

@@ -514,6 +514,7 @@ def test_room_that_checkpoints_have_already_is_not_asked_for_again(
     with pytest.raises(BadInput, match="make room"):
         checkpoints.require_room(size, epochs=1)  # the second is of a longer run, and stays
     checkpoints.path(1).unlink()
+    checkpoints.path(1).symlink_to("nowhere")
     with pytest.raises(BadInput, match="make room"):
         checkpoints.require_room(size, epochs=3)
 

@@ -1,5 +1,6 @@
 """lib/errors.py: how a process ends when it cannot go on."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -36,6 +37,23 @@ def test_where_nobody_reads_the_output_any_more_it_ends_without_a_word(lines):
     process = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (process.stderr, process.returncode) == (b"", 141)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["written as it ends", "written meanwhile"])
+def test_where_the_output_goes_to_a_full_disk_one_line_says_so(lines):
+    code = f"from lib.errors import errors_exit\nwith errors_exit('x'):\n  for _ in range({lines}): print('line')"
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    told = "x: its output could not be written (No space left on device): free some space\n"
+    assert (process.stderr, process.returncode) == (told, 2)
+
+
+def test_another_failure_of_a_file_is_not_taken_for_the_outputs():
+    for error in (FileNotFoundError(2, "missing", "file"), OSError(errno.ENOSPC, "full", "file"), ConnectionError()):
+        with pytest.raises(OSError) as raised, errors_exit("x"):
+            raise error
+        assert raised.value is error
 
 
 def test_an_output_that_was_closed_from_the_start_is_none_to_write_to():

@@ -119,5 +119,7 @@ def test_a_file_that_is_no_json_is_refused_by_name_in_one_line(content, tmp_path
     assert "\n" not in refusal(path)
 
 
-def test_a_folder_in_a_files_place_is_refused_by_name(tmp_path):
-    assert str(tmp_path) in refusal(tmp_path)
+def test_what_cannot_be_read_is_refused_by_name_and_is_not_to_be_deleted(tmp_path):
+    """It may be intact."""
+    told = refusal(tmp_path)
+    assert told.startswith(f"{tmp_path} cannot be read (Is a directory)") and "delete" not in told

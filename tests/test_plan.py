@@ -215,6 +215,7 @@ BAD = [
     ("dropout_p", "", "None"),
     ("learning_rate", "0.0", "greater than 0"),
     ("learning_rate", ".inf", "finite"),
+    ("learning_rate", "1.0e+39", "at most 1e38"),
     ("weight_decay", ".nan", "nan"),
     ("weight_decay", ".inf", "finite"),
     ("momentum", ".nan", "nan"),
@@ -395,6 +396,10 @@ FILES = {
     "an alias of nothing": (with_key("seeds", "*none").encode(), "none"),
     "an endless number": (with_key("epochs", "1" * 5000).encode(), "digits"),
     "a day that is not": (with_key("epochs", "2021-13-45").encode(), "month"),
+    **{
+        f"{tag} of {value}": (with_key("epochs", f"!!{tag} {value}").encode(), "readable")
+        for tag, value in (("float", "''"), ("int", "''"), ("bool", "x"), ("timestamp", "x"), ("set", "[1]"))
+    },
     "a conflict of git": (b"<<<<<<< HEAD\n" + PARAMS.encode(), "line"),
 }
 
@@ -493,8 +498,12 @@ def test_the_stage_refuses_bad_parameters_by_status_2_and_one_line_and_makes_not
 
 def test_the_stage_plans_anew_and_leaves_a_plan_as_it_was_where_it_refuses(tmp_path):
     (tmp_path / "plan").mkdir()
-    (tmp_path / "plan" / "old-baseline-0.json").write_text("{}")
+    for leftover in ("old-baseline-0.json", ".study.json.1.tmp"):
+        (tmp_path / "plan" / leftover).write_text("{}")
+    (tmp_path / "plan" / "notes.txt").write_text("somebody's")
     assert plan(tmp_path, PARAMS).returncode == 0
+    assert (tmp_path / "plan" / "notes.txt").read_text() == "somebody's"
+    (tmp_path / "plan" / "notes.txt").unlink()
     before = snapshot(tmp_path / "plan")
     cards = {f"{name}.json": content for name, content in cards_of(tmp_path, PARAMS).items()}
     assert before.items() - {("study.json", before["study.json"])} == cards.items()
