@@ -89,7 +89,7 @@ def threads_for(last: Circumstances | None) -> int:
 def make_deterministic() -> None:
     """Refuse nondeterministic algorithms, and convolutions chosen by benchmarking."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), which also loads torch.compile
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, 40 % of a CPU step
     torch.backends.cudnn.benchmark = False
     # precision: float32 means float32; TF32 rounds to 10 bits, and an environment variable can ask for it.

@@ -16,6 +16,7 @@ from lib.captured import Batch
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
 from lib.metrics import EpochRecord
+from lib.optimizer import SGD, Adam
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STEPS_BETWEEN_CHECKS = 50  # of the loss, on a CPU; on a GPU each check would wait for the device
@@ -76,9 +77,9 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     rate = torch.tensor(recipe.learning_rate, device=device) if on_gpu else recipe.learning_rate
     how: dict[str, Any] = {"lr": rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), capturable=on_gpu, **how)
+        return Adam(model.parameters(), capturable=on_gpu, **how)
     assert recipe.momentum is not None
-    return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **how)
+    return SGD(model.parameters(), momentum=recipe.momentum, **how)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

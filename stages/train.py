@@ -47,6 +47,7 @@ DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "lib/fused_kernels.py",
     "lib/fusion.py",
     "lib/ic.py",
+    "lib/optimizer.py",
     "lib/resnet.py",
     "lib/training.py",
     "stages/train.py",

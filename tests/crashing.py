@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from lib import card as cards
-from lib import checkpoint, files, metrics, progress, source, training
+from lib import checkpoint, files, metrics, optimizer, progress, source, training
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, read_checkpoint
 from lib.resnet import ResNet
@@ -294,7 +294,8 @@ def writing_by_other_means() -> None:
 
 
 def without_optimizer_state() -> None:
-    torch.optim.Optimizer.load_state_dict = lambda *_: None
+    for each in (optimizer.Adam, optimizer.SGD):
+        each.load_state_dict = lambda *_: None
 
 
 def without_buffers() -> None:
@@ -377,8 +378,6 @@ def serve() -> None:
     a fork has two of its own, they wait without spinning, for the sake of whoever else needs the cores.
     """
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # imports a great part of PyTorch, when it is first called
-    torch.use_deterministic_algorithms(False)
     source.digest = functools.cache(source.digest)  # of the code that is run, though a file be changed meanwhile
     for name in train.DECIDES_RESULTS:
         source.digest(train.ROOT / name)

@@ -13,7 +13,7 @@ import torch
 def turned_back() -> Iterator[None]:
     """PyTorch's, the handlers of signals, and the environment, which says nothing of a DVC around the test."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     filled = torch.utils.deterministic.fill_uninitialized_memory
     before = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
@@ -23,7 +23,7 @@ def turned_back() -> Iterator[None]:
                 os.environ.pop(name, None)
             yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = filled
         cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = before
         for number, handler in handlers.items():

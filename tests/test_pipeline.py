@@ -77,7 +77,7 @@ ARROWS = {
     "fusion": {"convolved", "failures", "fused", "ic"},
     "resnet": {"card", "dropout", "fusion", "ic"},
     "ic": {"dropout"},
-    "training": {"captured", "cast", "checkpoint", "metrics"},
+    "training": {"captured", "cast", "checkpoint", "metrics", "optimizer"},
     "metrics": {"card"},
     "recipe": {"card"},
     "checkpoint": {"device", "lock", "metrics"},
