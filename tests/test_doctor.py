@@ -116,7 +116,6 @@ def worst(found: list[Finding]) -> str:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
     """python -m tools.doctor"""
     monkeypatch.setattr(sys, "argv", ["doctor"])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     with pytest.raises(SystemExit) as exit:
         doctor.main()
     return int(exit.value.code or 0), capsys.readouterr().out.splitlines()
@@ -197,15 +196,6 @@ def test_where_nobody_reads_on_it_ends_without_a_word(empty: Path) -> None:
         process.stdout.close()
         assert process.stderr and process.stderr.read() == b""
     assert process.returncode == -signal.SIGPIPE
-
-
-def test_help_explains_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["doctor", "--help"])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    with pytest.raises(SystemExit) as ended:
-        doctor.main()
-    out = capsys.readouterr().out
-    assert ended.value.code == 0 and "changes nothing" in out and "Exit status" in out
 
 
 def test_copies_that_experiments_left_are_noted_and_none_is_no_line(empty: Path) -> None:

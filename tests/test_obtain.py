@@ -284,12 +284,6 @@ def test_synthetic_needs_no_source(folder: Path, cache: Path, official: Path) ->
     assert [each.name for each in folder.parent.iterdir()] == [folder.name]
 
 
-def test_synthetic_is_the_same_wherever_it_is_made(tmp_path: Path, cache: Path) -> None:
-    for name in ("one", "other"):
-        obtain.obtain("synthetic", tmp_path / name, None, cache)
-    assert tree(tmp_path / "one") == tree(tmp_path / "other")
-
-
 # An archive is not trusted.
 
 
@@ -352,13 +346,10 @@ def test_a_member_that_claims_to_be_huge_is_not_read_on(
 # Addresses are https, and stay so.
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
-def test_an_http_address_is_refused_without_asking_it(
-    wanted: str, folder: Path, cache: Path, archive: bytes, serve: Serve
-) -> None:
+def test_an_http_address_is_refused_without_asking_it(folder: Path, cache: Path, archive: bytes, serve: Serve) -> None:
     server = serve(sending(archive), tls=False)
     with pytest.raises(BadInput, match="not an https address") as caught:
-        obtain.obtain(wanted, folder, server.address, cache)
+        obtain.obtain("auto", folder, server.address, cache)
     assert server.address in str(caught.value)
     assert server.requests == []
     assert list(folder.parent.iterdir()) == []
@@ -425,10 +416,9 @@ def test_cifar10_is_strict_when_the_official_server_is_silent(
     assert list(folder.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
-def test_a_named_server_must_answer(wanted: str, silent: str, folder: Path, cache: Path, official: Path) -> None:
+def test_a_named_server_must_answer(silent: str, folder: Path, cache: Path, official: Path) -> None:
     with pytest.raises(BadInput) as caught:
-        obtain.obtain(wanted, folder, silent, cache)
+        obtain.obtain("auto", folder, silent, cache)
     assert silent in str(caught.value)
     assert list(folder.parent.iterdir()) == []
 
@@ -555,7 +545,6 @@ def test_a_relative_source_is_looked_for_where_the_user_is_and_not_where_the_exp
     assert cifar10.verified_files(Path("data/cifar10"))[0] == "cifar10"
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
 @pytest.mark.parametrize("file", ["data_batch_1", "data_batch_4", "test_batch", "batches.meta"])
 @pytest.mark.parametrize("as_archive", [False, True], ids=["folder", "archive"])
 @pytest.mark.parametrize("damage", [flip_bit, Path.unlink])
@@ -563,7 +552,6 @@ def test_a_damaged_source_is_an_error_that_names_source_and_file(
     damage: Callable[[Path], None],
     as_archive: bool,
     file: str,
-    wanted: str,
     folder: Path,
     cache: Path,
     official: Path,
@@ -578,16 +566,15 @@ def test_a_damaged_source_is_an_error_that_names_source_and_file(
     obtain.obtain("synthetic", folder, None, cache)
     before = tree(folder.parent)
     with pytest.raises(BadInput, match="CIFAR10_SOURCE") as caught:
-        obtain.obtain(wanted, folder, str(source), cache)
+        obtain.obtain("auto", folder, str(source), cache)
     assert str(source) in str(caught.value)
     assert file in str(caught.value)
     assert tree(folder.parent) == before
 
 
-@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
 @pytest.mark.parametrize("kind", ["missing", "empty folder", "empty file", "text", "cut archive"])
 def test_a_source_that_is_nothing_of_the_kind_is_an_error_that_names_it(
-    kind: str, wanted: str, folder: Path, cache: Path, archive: bytes, tmp_path: Path
+    kind: str, folder: Path, cache: Path, archive: bytes, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     contents = {"empty file": b"", "text": b"not an archive", "cut archive": archive[: len(archive) // 2]}
@@ -596,7 +583,7 @@ def test_a_source_that_is_nothing_of_the_kind_is_an_error_that_names_it(
     elif kind != "missing":
         source.write_bytes(contents[kind])
     with pytest.raises(BadInput, match="CIFAR10_SOURCE") as caught:
-        obtain.obtain(wanted, folder, str(source), cache)
+        obtain.obtain("auto", folder, str(source), cache)
     assert str(source) in str(caught.value)
     assert list(folder.parent.iterdir()) == []
 
@@ -671,20 +658,11 @@ def test_a_damaged_folder_is_replaced(
     assert_is_cifar10(folder, official)
 
 
-def test_a_damaged_synthetic_folder_is_replaced(folder: Path, cache: Path) -> None:
-    obtain.obtain("synthetic", folder, None, cache)
-    before = tree(folder.parent)
-    flip_bit(folder / cifar10.FOLDER / "data_batch_3")
-    obtain.obtain("synthetic", folder, None, cache)
-    assert tree(folder.parent) == before
-
-
-@pytest.mark.parametrize("wanted", ["cifar10", "auto"])
 def test_cifar10_takes_the_place_of_the_synthetic_set_once_it_can_be_had(
-    wanted: str, folder: Path, cache: Path, official: Path
+    folder: Path, cache: Path, official: Path
 ) -> None:
     obtain.obtain("synthetic", folder, None, cache)
-    assert obtain.obtain(wanted, folder, str(official), cache) == "cifar10"
+    assert obtain.obtain("auto", folder, str(official), cache) == "cifar10"
     assert_is_cifar10(folder, official)
 
 

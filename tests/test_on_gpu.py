@@ -50,46 +50,49 @@ def test_two_plans_are_trained_there_and_collected_at_home_without_training(tmp_
         assert home.results("metrics", "models") == Project(there.folder / folder).results("metrics", "models")
 
 
-def put_data(project: Project) -> None:
+@pytest.fixture
+def unplanned(tmp_path: Path) -> Project:
+    (tmp_path / "project").mkdir()
+    return Project.new(tmp_path / "project")
+
+
+@pytest.fixture
+def ready(unplanned: Project) -> Project:
     """As far as is looked at before anything begins."""
+    unplanned.run("python", "-m", "stages.plan")
+    put_data(unplanned)
+    return unplanned
+
+
+def put_data(project: Project) -> None:
     batches = project.folder / "data/cifar10/cifar-10-batches-py"
     batches.mkdir(parents=True)
     (batches / "test_batch").touch()
 
 
-def test_what_a_later_step_lacks_is_told_before_the_first_begins(tmp_path: Path, without: str) -> None:
-    (tmp_path / "project").mkdir()
-    project = Project.new(tmp_path / "project")
-    project.run("python", "-m", "stages.plan")
-    put_data(project)
-    said = project.run("tools/on_gpu", "study", "benchmark", status=2, PYTHONPATH=without, CUDA_VISIBLE_DEVICES="")
+def test_what_a_later_step_lacks_is_told_before_the_first_begins(ready: Project, without: str) -> None:
+    said = ready.run("tools/on_gpu", "study", "benchmark", status=2, PYTHONPATH=without, CUDA_VISIBLE_DEVICES="")
     assert said.splitlines()[-1].startswith("on_gpu: a step cannot begin (ImportError: ")
 
 
-def test_without_pytorch_the_cure_is_told(tmp_path: Path, without: str) -> None:
-    (tmp_path / "project").mkdir()
-    project = Project.new(tmp_path / "project")
-    project.run("python", "-m", "stages.plan")
-    put_data(project)
+def test_without_pytorch_the_cure_is_told(ready: Project, without: str) -> None:
     Path(without, "torch.py").write_text("raise ImportError('no torch here')\n")
-    said = project.run("tools/on_gpu", "study", status=2, PYTHONPATH=without)
+    said = ready.run("tools/on_gpu", "study", status=2, PYTHONPATH=without)
     assert "activate the environment that has it (docs/gpu.md)" in said.splitlines()[-1]
 
 
-def test_a_plan_that_is_missing_is_named_before_anything_is_trained(tmp_path: Path) -> None:
-    (tmp_path / "project").mkdir()
-    project = Project.new(tmp_path / "project")
+def test_a_plan_that_is_missing_is_named_before_anything_is_trained(unplanned: Project) -> None:
     for steps, missing in ((), "./plan"), (("crop_flop",), "crop_flop/plan"):
-        said = project.run("tools/on_gpu", *steps, status=2)
+        said = unplanned.run("tools/on_gpu", *steps, status=2)
         assert said.splitlines()[0] == (
             f"on_gpu: there is no {missing}/study.json: make the plan where DVC is (docs/gpu.md)"
         )
-    project.run("python", "-m", "stages.plan")
-    (said,) = project.run("tools/on_gpu", "study", status=2).splitlines()
+    unplanned.run("python", "-m", "stages.plan")
+    (said,) = unplanned.run("tools/on_gpu", "study", status=2).splitlines()
     assert said.startswith("on_gpu: there is no data set in data/cifar10: ")
-    put_data(project)
+    put_data(unplanned)
     for folder in ("other/plan", "other/data/cifar10"):
-        (project.folder / folder).mkdir(parents=True)
-    (project.folder / "other/plan/study.json").touch()
-    (said,) = project.run("tools/on_gpu", "other", status=2).splitlines()
+        (unplanned.folder / folder).mkdir(parents=True)
+    (unplanned.folder / "other/plan/study.json").touch()
+    (said,) = unplanned.run("tools/on_gpu", "other", status=2).splitlines()
     assert said.startswith("on_gpu: other/data/cifar10 has data of its own: move it away")

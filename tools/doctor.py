@@ -46,7 +46,6 @@ class Finding:
 
 
 def main() -> None:
-    sys.dont_write_bytecode = True  # "changes nothing" is meant literally
     argparse.ArgumentParser(
         prog="python -m tools.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
