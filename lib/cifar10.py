@@ -191,7 +191,7 @@ def _pickled(entry: dict[str, Any]) -> bytes:
 def channel_statistics(images: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each colour channel (3,), of values 0 to 255, from exact counts."""
     counts = np.zeros((3, 256), dtype=np.int64)
-    for first in range(0, len(images), 1000):  # numpy counts copies of eight bytes a value: of all images, 1.2 GB
+    for first in range(0, len(images), 1000):  # numpy counts a copy with eight bytes a value
         for channel, values in enumerate(np.moveaxis(images[first : first + 1000], -1, 0)):
             counts[channel] += np.bincount(values.ravel(), minlength=256)
     levels = np.arange(256)

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 
 class StageError(Exception):
@@ -79,16 +80,20 @@ def errors_exit(stage: str) -> Iterator[None]:
         print(f"{stage}: stopped by Ctrl-C", file=sys.stderr, flush=True)
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        _close_output()
+        _let_go(sys.stdout)
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
+    except OSError as error:  # those of files are BadInput by now, which names them
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
             raise
-        _close_output()  # a log, on a full disk
-        print(f"{stage}: its output could not be written ({error.strerror}): free some space", file=sys.stderr)
+        _let_go(sys.stdout)
+        try:
+            told = f"{stage}: {error.strerror}, most likely for its output: free some space"
+            print(told, file=sys.stderr, flush=True)
+        except OSError:  # the same disk
+            _let_go(sys.stderr)
         sys.exit(BadInput.status)
 
 
-def _close_output() -> None:
-    """Without it Python would try to write the rest at exit, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _let_go(stream: IO[str]) -> None:
+    """Let what it could not write go nowhere: Python would try again at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -8,12 +8,17 @@ import torch
 
 from lib.errors import BadInput, TryAgain
 
-NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Unable to allocate", re.IGNORECASE)
+NO_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|unable to allocate", re.IGNORECASE)
 # What a GPU's own libraries report, not PyTorch's errors about tensors on the wrong device.
 DEVICE_LOST = re.compile(
     r"(CUDA|cuDNN|cuBLAS|Frontend) (driver |unknown )?(error|init)|Error \[CUDA\]|cudaGetDeviceCount|CUDA_ERROR|"
     r"(CUDNN|CUBLAS)_STATUS|NVML|No CUDA GPUs"
 )
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the GPU's or the system's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(NO_MEMORY.search(str(error)))
 
 
 @contextlib.contextmanager
@@ -29,7 +34,7 @@ def failures_explained(batch_size: int) -> Iterator[None]:
         if not isinstance(error, RuntimeError | MemoryError) and not of_triton:
             raise
         text = " ".join(str(error).split())[:200]
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY.search(text):
+        if is_of_memory(error):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
                 "larger machine, or lower batch_size in params.yaml, which changes the result"

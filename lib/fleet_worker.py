@@ -172,7 +172,7 @@ class Worker:
         return None
 
     def _end(self, fault: str | None = None) -> Ended:
-        """Training's end, with the end of its log; given a fault, kill it and report that instead."""
+        """Training's end, with what is worth keeping of its log; given a fault, kill it and report that instead."""
         assert self.process is not None
         if fault:
             self.process.kill()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib.failures import NO_MEMORY
+from lib.failures import is_of_memory
 from lib.ic import IC
 
 SWITCH = "IC_FUSE_LAYERS"  # environment variable; 0: PyTorch's own kernels
@@ -33,7 +33,7 @@ def works() -> bool:
         for kernels in (fused, convolved):
             kernels.trial(torch.device("cuda"))
     except Exception as error:  # no Triton, no C compiler for it, an unknown GPU: whatever prevents it
-        if isinstance(error, torch.OutOfMemoryError) or NO_MEMORY.search(str(error)):
+        if is_of_memory(error):
             raise  # it is not Triton's fault, and passes
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         print(f"train: fusing layers failed ({reason}); training goes on layer by layer, slower", file=sys.stderr)

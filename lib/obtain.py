@@ -54,7 +54,7 @@ def obtain(wanted: str, folder: Path, source: str | None, archive: Path) -> str:
 def _found(wanted: str, folder: Path) -> str | None:
     """The name "cifar10" if that will do and the folder holds it, intact."""
     with contextlib.suppress(BadInput):
-        if wanted not in STAND_INS and cifar10.verified_files(folder)[0] == "cifar10":
+        if wanted not in STAND_INS and cifar10.verified_files(folder).dataset == "cifar10":
             return "cifar10"
     return None
 

@@ -12,7 +12,7 @@ Kind = TypeVar("Kind", bound=type[torch.optim.Optimizer])
 def _by_itself(kind: Kind) -> Kind:
     """The same optimizer, its methods without the wrappers that keep torch.compile from looking into them."""
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in LOAD_IT}
-    step = torch.no_grad()(inspect.unwrap(kind.step))  # no gradient of it: its wrapper does that too
+    step = torch.no_grad()(inspect.unwrap(kind.step))  # PyTorch's wrapper switches gradients off, so must we
     return cast(Kind, type(kind.__name__, (kind,), {**methods, "step": step}))
 
 

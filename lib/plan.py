@@ -46,15 +46,15 @@ def ascending(values: list[int]) -> list[int]:
     return values
 
 
-def held_by_float32(value: float) -> float:
-    if value > 1e38:
-        raise ValueError("it should be at most 1e38, as float32 holds no more")
+def not_too_large_for_float32(value: float) -> float:
+    if value > 1e38:  # on a GPU the rate is a float32, of at most 3.4e38
+        raise ValueError("it should be at most 1e38")
     return value
 
 
 Name = Annotated[str, AfterValidator(checked_name)]
 OrderingName = Annotated[str, AfterValidator(checked_ordering)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(held_by_float32)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(not_too_large_for_float32)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a typo, and would end in a traceback days later
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

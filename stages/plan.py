@@ -1,8 +1,10 @@
 """params.yaml -> plan/: one run card per run, and study.json for download and report."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
+from lib.card import RunName
 from lib.errors import errors_exit
 from lib.files import canonical_json, failures_named, write_whole
 from lib.plan import read_study
@@ -19,13 +21,21 @@ def main() -> None:
         write_whole(folder / "study.json", canonical_json(study.summary()))
         named = {"study.json", *(f"{card.name}.json" for card in study.cards())}
         with failures_named(folder):
-            for path in (*folder.glob("*.json"), *folder.glob(".*.tmp")):
-                if path.name not in named:  # the card of a run that is no longer in the study, or what a crash left
+            for path in folder.iterdir():
+                if path.name not in named and is_made_here(path):
                     path.unlink()
         runs = counted(len(study.cards()), "run")
         print(f"plan: {runs} of preset {study.preset}, of {counted(study.epochs, 'epoch')} each")
         if "baseline" not in study.orderings:
             print("plan: baseline is not among the orderings: there is nothing to compare them with, and no statistics")
+
+
+def is_made_here(path: Path) -> bool:
+    """Whether it is named like the card of a run, perhaps of an earlier study, or like what a crash left of a file."""
+    if path.suffix == ".json":
+        with contextlib.suppress(ValueError):
+            return bool(RunName.parse(path.stem)) and path.is_file()
+    return path.match(".*.tmp")
 
 
 if __name__ == "__main__":

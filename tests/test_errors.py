@@ -45,8 +45,18 @@ def test_where_the_output_goes_to_a_full_disk_one_line_says_so(lines):
     code = f"from lib.errors import errors_exit\nwith errors_exit('x'):\n  for _ in range({lines}): print('line')"
     with open("/dev/full", "wb") as full:
         process = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
-    told = "x: its output could not be written (No space left on device): free some space\n"
+    told = "x: No space left on device, most likely for its output: free some space\n"
     assert (process.stderr, process.returncode) == (told, 2)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has it")
+def test_where_errors_go_to_the_full_disk_too_the_status_is_the_same():
+    code = "from lib.errors import errors_exit\nwith errors_exit('x'): print('line')"
+    for unbuffered in ("", "1"):
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        with open("/dev/full", "wb") as full:
+            run = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, env=environment)
+        assert run.returncode == 2
 
 
 def test_another_failure_of_a_file_is_not_taken_for_the_outputs():

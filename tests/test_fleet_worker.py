@@ -222,8 +222,16 @@ def test_how_it_failed_is_said_in_its_own_words(on_node: Path, tmp_path: Path, m
     assert ended.status == 2 and ended.log.endswith("train: the loss became nan\n")
 
 
+def test_so_is_what_was_said_long_before_the_end(
+    on_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that failed early, beside others that went on for hours."""
+    training(tmp_path, monkeypatch, begin="print('train: first: nan', flush=True)", end="print('epoch ' * 9999)")
+    ended = all_news(worker())[-1]
+    assert ended.log.startswith("train: first: nan\n") and ended.log.endswith("epoch \n")
+
+
 def test_an_error_told_long_before_the_end_of_a_log_is_sent_with_the_end() -> None:
-    """A run that fails early, beside others that go on for hours."""
     epochs = b"run 2 of 2  tiny  epoch 1/100\n" * 2000
     log = worth_keeping(b"run 1 of 2\ntrain: first: its loss became nan\n" + epochs + b"train: 1 of 2 runs failed\n")
     assert log.startswith(b"train: first: its loss became nan\n") and log.endswith(b"\ntrain: 1 of 2 runs failed\n")

@@ -252,7 +252,7 @@ CARD_RANGES: dict[str, Callable[[Any], bool]] = {
     "optimizer": lambda value: value in ("adam", "sgd"),
     "momentum": one_in(0, BELOW_1),
     "weight_decay": one_in(0, 1e308),
-    "learning_rate": one_in(5e-324, 1e308),
+    "learning_rate": one_in(5e-324, 1e38),
     "learning_rate_rule": lambda value: value in ("constant", "steps"),
     "learning_rate_steps": lambda value: all(one_in(1, 10**6, int)(epoch) for epoch in value),
     "learning_rate_factor": one_in(5e-324, 1),  # 1e200 to the power of two drops is no float

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib import captured, fusion
+from lib import captured, fusion, turns
 from lib.card import RunCard
 from lib.metrics import EpochRecord, read_metrics
 from lib.stopping import Stop
@@ -128,7 +128,9 @@ def test_so_it_is_with_other_recipes_and_a_rate_that_drops(
 
 @on_a_gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_run_beside_others_is_the_run_alone(precision: str, workplace: Path) -> None:
+def test_a_run_beside_others_is_the_run_alone(precision: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All eight at once; or three, the others as those before leave, whose memory is given back."""
+    monkeypatch.setattr(turns, "AT_ONCE", {"float32": 3, "bfloat16": 8}[precision])
     cards = [dataclasses.replace(card, precision=precision) for card in CARDS]
     together = train(*cards)
     for card in (cards[0], cards[3], cards[4], cards[7]):  # each ordering, both blocks

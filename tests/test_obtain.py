@@ -542,7 +542,7 @@ def test_a_relative_source_is_looked_for_where_the_user_is_and_not_where_the_exp
     monkeypatch.setattr("sys.argv", ["download"])
     download.main()
     assert "data/cifar10 holds the cifar10 data set" in capsys.readouterr().out
-    assert cifar10.verified_files(Path("data/cifar10"))[0] == "cifar10"
+    assert cifar10.verified_files(Path("data/cifar10")).dataset == "cifar10"
 
 
 @pytest.mark.parametrize("file", ["data_batch_1", "data_batch_4", "test_batch", "batches.meta"])

@@ -21,7 +21,7 @@ LEAVES = {"errors", "files"}  # bad input and whole files: every module may use 
 
 # The arrows of the design: importer -> imported, besides the leaves.
 ARROWS = {
-    "stages.plan": {"plan", "words"},
+    "stages.plan": {"card", "plan", "words"},
     "stages.download": {"card", "obtain"},
     "stages.train": {
         "card",

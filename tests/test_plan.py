@@ -232,6 +232,10 @@ BAD = [
     ("learning_rate_steps", "[0]", "greater than or equal to 1"),
     ("learning_rate_steps", "80", "list"),
     ("optimizer", "adamw", "'adam' or 'sgd'"),
+    ("augmentation", "flip", "'none' or 'crop_flip'"),
+    ("precision", "float16", "'float32' or 'bfloat16'"),
+    ("learning_rate_rule", "cosine", "'constant' or 'steps'"),
+    ("learning_rate_factor", "0", "greater than 0"),
     ("dataset", "cifar100", "'cifar10'"),
     ("device", "gpu", "'cuda'"),
     ("seeds", "[0, 0]", "once"),
@@ -466,14 +470,25 @@ def test_the_stage_refuses_bad_parameters_by_status_2_and_one_line_and_makes_not
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
+def test_the_stage_leaves_in_the_plans_folder_what_is_none_of_its(tmp_path):
+    (tmp_path / "plan" / "old-baseline-0.json").mkdir(parents=True)
+    for mine in ("notes.txt", "notes.json", "my-own-notes.json"):
+        (tmp_path / "plan" / mine).write_text("somebody's")
+    assert plan(tmp_path, PARAMS).returncode == 0
+    left = {path.name for path in (tmp_path / "plan").iterdir()} - {"study.json"}
+    assert left - {f"{name}.json" for name in cards_of(tmp_path, PARAMS)} == {
+        "old-baseline-0.json",
+        "notes.txt",
+        "notes.json",
+        "my-own-notes.json",
+    }
+
+
 def test_the_stage_plans_anew_and_leaves_a_plan_as_it_was_where_it_refuses(tmp_path):
     (tmp_path / "plan").mkdir()
     for leftover in ("old-baseline-0.json", ".study.json.1.tmp"):
         (tmp_path / "plan" / leftover).write_text("{}")
-    (tmp_path / "plan" / "notes.txt").write_text("somebody's")
     assert plan(tmp_path, PARAMS).returncode == 0
-    assert (tmp_path / "plan" / "notes.txt").read_text() == "somebody's"
-    (tmp_path / "plan" / "notes.txt").unlink()
     before = snapshot(tmp_path / "plan")
     cards = {f"{name}.json": content for name, content in cards_of(tmp_path, PARAMS).items()}
     assert before.items() - {("study.json", before["study.json"])} == cards.items()

@@ -15,9 +15,11 @@ import pytest
 from lib import cifar10
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
+from lib.errors import Stopped
 from lib.files import canonical_json, write_whole
 from lib.metrics import read_metrics, write_metrics
 from lib.runs import Run
+from lib.stopping import Stop
 from stages.train import checkpoints_of, outputs_of
 from tests.crashing import clean_process
 from tests.making import CARD, IC_CARD
@@ -128,6 +130,15 @@ def test_a_run_that_lacks_something_is_not_taken_for_done(workplace: Path) -> No
     assert study.has_results(run)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     assert not study.has_results(run) and not run.finished
+
+
+def test_a_stop_is_obeyed_while_it_looks_at_what_is_there(workplace: Path) -> None:
+    """Hundreds of checkpoints take a while."""
+    planned(CARD)
+    stop = Stop("study")
+    stop.heard.append(signal.SIGINT)
+    with pytest.raises(Stopped):
+        list(study.without_results([Run(CARD, Checkpoints(workplace, CARD.name, {}))], stop))
 
 
 @pytest.mark.slow

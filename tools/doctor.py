@@ -218,7 +218,7 @@ def dvc_copies() -> Iterator[Finding]:
 
 
 if __name__ == "__main__":
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = True  # "changes nothing" is meant literally
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end silently when the reader closes the pipe, as in ... | head
     # Not this file's own main: other modules import this one by name, and there should be only one Finding.
     importlib.import_module("tools.doctor").main()

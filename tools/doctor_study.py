@@ -24,8 +24,9 @@ def plan(project: Project) -> Iterator[Finding]:
     for fault in (card for card in project.runs.values() if isinstance(card, str)):
         yield Finding(BAD, "plan", fault, MAKE_PLAN)
     study = attempt(read_study, PLAN / "study.json")
-    epochs = " or ".join(counted(each, "epoch") for each in sorted({card.epochs for card in project.cards.values()}))
-    found = f"{len(project.cards)} of {len(project.runs)} cards sound, {epochs}"
+    epochs = sorted({card.epochs for card in project.cards.values()})
+    found = f"{len(project.cards)} of {len(project.runs)} cards sound" + ", " * bool(epochs)
+    found += " or ".join(counted(each, "epoch") for each in epochs)
     if isinstance(study, str):
         yield Finding(NOTE, "plan", f"{found}; no sound study.json, which download and report need", MAKE_PLAN)
     else:
