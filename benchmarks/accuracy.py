@@ -25,6 +25,7 @@ from benchmarks.reference import plain
 from benchmarks.stopwatch import wait_for_device
 from benchmarks.trials import PATHS, RECORD, Trial, Trials
 from lib import cifar10, training
+from lib.batches import Batches, served
 from lib.card import RunCard
 from lib.checkpoint import Snapshot
 from lib.device import circumstances, make_deterministic, pick_device
@@ -163,9 +164,9 @@ def card_of(network: Network, precision: str, seed: int, data: Source, epochs: i
 
 
 @functools.cache
-def _served(data: Source, device: torch.device) -> tuple[cifar10.Batches, cifar10.Batches]:
+def _served(data: Source, device: torch.device) -> tuple[Batches, Batches]:
     images = cifar10.load(data.folder, data.dataset, data.train_images, data.test_images)
-    return cifar10.served(images, BATCH_SIZE, device)
+    return served(images, BATCH_SIZE, device)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.stopwatch import Stopwatch, wait_for_device
 from lib import training
-from lib.cifar10 import Batches
+from lib.batches import Batches
 from lib.resnet import ResNet
 
 AUGMENTATION = "crop_flip"  # as in the reference loops

@@ -20,7 +20,7 @@ from benchmarks.data import Source
 from benchmarks.engine import Engine
 from benchmarks.reference import PlainLoop, TunedLoop
 from benchmarks.stopwatch import wait_for_device
-from lib import captured, cifar10
+from lib import batches, captured, cifar10
 from lib.device import make_deterministic, pick_device, threads_for
 from lib.errors import StageError, errors_exit
 from lib.memory import keep_freed_memory
@@ -48,7 +48,7 @@ class Trainer:
         if self.is_engine:
             keep_freed_memory()
             make_deterministic()
-            served = cifar10.served(data, BATCH_SIZE, device)
+            served = batches.served(data, BATCH_SIZE, device)
             self.loops = [Engine(model, contender.precision, served, device) for model in models]
         elif contender.loop == "plain":
             self.loops = [PlainLoop(model, source.folder, data, device) for model in models]

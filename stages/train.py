@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from lib import cifar10, fusion, source, training
+from lib.batches import served
 from lib.card import RunCard
 from lib.cards import read_with_study
 from lib.checkpoint import Checkpoints, Snapshot
@@ -36,6 +37,7 @@ from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
+    "lib/batches.py",
     "lib/captured.py",
     "lib/card.py",
     "lib/cast.py",
@@ -83,7 +85,7 @@ class Shared:
         self.stop = stop
         self.alone = runs == 1 and ENDS_WITH_PARENT not in os.environ  # no other run is trained meanwhile
         self.data = functools.cache(cifar10.load)
-        self.served = functools.cache(cifar10.served)
+        self.served = functools.cache(served)
         self.writers = ThreadPoolExecutor(runs) if runs > 1 else None
         self.threads: int | None = None  # PyTorch's on the CPU, once a run has set them
 

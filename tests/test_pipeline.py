@@ -24,6 +24,7 @@ ARROWS = {
     "stages.plan": {"card", "plan", "words"},
     "stages.download": {"card", "obtain"},
     "stages.train": {
+        "batches",
         "card",
         "cards",
         "checkpoint",
@@ -71,6 +72,7 @@ ARROWS = {
     "plan": {"card", "strict_yaml", "words"},
     "paper": {"card"},
     "cifar10": {"card"},
+    "batches": {"cifar10"},
     "obtain": {"card", "cifar10", "synthetic"},
     "synthetic": {"cifar10"},
     "fused": {"fused_kernels"},
@@ -225,8 +227,10 @@ def test_a_node_gets_all_the_code_that_trains():
     assert all(name.endswith(".py") for name in there)
 
 
-def test_reporting_never_imports_torch():
-    assert "torch" not in set().union(*(imports_of(module)[1] for module in closure("stages.report")))
+@pytest.mark.parametrize("stage", ["plan", "download", "report"])
+def test_torch_is_for_training_alone(stage):
+    """Its import takes seconds."""
+    assert "torch" not in set().union(*(imports_of(module)[1] for module in closure(f"stages.{stage}")))
 
 
 def test_only_the_plan_stage_opens_params_yaml():

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lib import checkpoint, cifar10, lock
+from lib.batches import Batches, channel_statistics
 from lib.card import VALIDATION, RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.errors import BadInput
@@ -186,8 +187,8 @@ def test_the_model_file_gives_back_the_net_of_the_last_record(workplace: Path, m
     model = ResNet("basic", 1, "conv_relu_ic", dropout_p=0.05)
     model.load_state_dict(torch.load(Path("models", f"{IC_CARD.name}.pt"), weights_only=True))
     data = cifar10.load(Path("data/cifar10"), "synthetic", 64, 40)
-    batches = cifar10.Batches(data.test, cifar10.channel_statistics(data.train.images), 16, torch.device("cpu"))
-    tally = train.training.evaluate(model, batches.in_order(), "float32", torch.device("cpu"))
+    test_set = Batches(data.test, channel_statistics(data.train.images), 16, torch.device("cpu"))
+    tally = train.training.evaluate(model, test_set.in_order(), "float32", torch.device("cpu"))
     last = read_metrics(Path("metrics", f"{IC_CARD.name}.json")).history[-1]
     assert tally.accuracy() == pytest.approx(last.test_accuracy, abs=1 / 40)
     assert tally.mean_loss() == pytest.approx(last.test_loss, rel=1e-4)
