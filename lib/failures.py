@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from lib.errors import BadInput, TryAgain
+from lib.errors import BadInput, StageError, TryAgain
 
 NO_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|unable to allocate", re.IGNORECASE)
 # What a GPU's own libraries report, not PyTorch's errors about tensors on the wrong device.
@@ -29,11 +29,11 @@ def failures_explained(batch_size: int) -> Iterator[None]:
     """
     try:
         yield
+    except StageError:  # explained already
+        raise
     except Exception as error:
-        of_triton = type(error).__module__.startswith("triton")
-        if not isinstance(error, RuntimeError | MemoryError) and not of_triton:
-            raise
         text = " ".join(str(error).split())[:200]
+        of_triton = type(error).__module__.startswith("triton")
         if is_of_memory(error):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "
@@ -44,6 +44,6 @@ def failures_explained(batch_size: int) -> Iterator[None]:
                 f"Triton failed ({type(error).__name__}: {text}): set IC_FUSE_LAYERS=0 in the environment to train "
                 "with PyTorch's own kernels"
             ) from None
-        if DEVICE_LOST.search(text):
+        if isinstance(error, RuntimeError) and DEVICE_LOST.search(text):
             raise TryAgain(f"the device failed ({text}); the same command goes on from the last whole epoch") from error
         raise

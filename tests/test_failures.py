@@ -13,8 +13,9 @@ from lib.failures import failures_explained
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        OSError(12, "Cannot allocate memory"),  # as where a compiler is to be started
     ],
-    ids=["GPU", "Python", "CPU"],
+    ids=["GPU", "Python", "CPU", "system"],
 )
 def test_memory_that_runs_out_is_bad_input_that_names_the_batch_size(error: Exception) -> None:
     with pytest.raises(BadInput, match=r"out of memory with batch_size 64 .*params\.yaml") as caught:
@@ -42,6 +43,11 @@ def test_memory_that_runs_out_is_bad_input_that_names_the_batch_size(error: Exce
 def test_a_device_that_is_lost_is_worth_another_try(text: str) -> None:
     with pytest.raises(TryAgain, match="same command"), failures_explained(64):
         raise RuntimeError(text)
+
+
+def test_what_is_explained_already_stays_as_it_is() -> None:
+    with pytest.raises(BadInput, match="^out of memory$"), failures_explained(64):
+        raise BadInput("out of memory")
 
 
 def test_where_triton_fails_there_is_another_way() -> None:
