@@ -462,7 +462,7 @@ def _(bench: Bench) -> None:
 
     bench.train(short)
     for other, differs in [
-        (of_other_code, "lib/captured.py, lib/card.py"),
+        (of_other_code, "lib/batches.py, lib/captured.py"),
         (of_another_format, "schema"),
         (lambda: bench.train(slower), "learning_rate"),
         (of_other_data, "data"),
