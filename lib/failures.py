@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from lib.errors import BadInput, StageError, TryAgain
+from lib.errors import BadInput, TryAgain
 
 NO_MEMORY = re.compile(r"(can't|cannot) allocate memory|out of memory|unable to allocate", re.IGNORECASE)
 # What a GPU's own libraries report, not PyTorch's errors about tensors on the wrong device.
@@ -29,11 +29,11 @@ def failures_explained(batch_size: int) -> Iterator[None]:
     """
     try:
         yield
-    except StageError:  # explained already
-        raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
         of_triton = type(error).__module__.startswith("triton")
+        if not isinstance(error, RuntimeError | MemoryError | OSError) and not of_triton:
+            raise
+        text = " ".join(str(error).split())[:200]
         if is_of_memory(error):
             raise BadInput(
                 f"out of memory with batch_size {batch_size} ({text or 'no more from the system'}): free some, take a "

@@ -32,10 +32,12 @@ def main() -> None:
 
 def is_made_here(path: Path) -> bool:
     """Whether it is named like the card of a run, perhaps of an earlier study, or like what a crash left of a file."""
-    if path.suffix == ".json":
-        with contextlib.suppress(ValueError):
-            return bool(RunName.parse(path.stem)) and path.is_file()
-    return path.match(".*.tmp")
+    if path.match(".*.tmp"):
+        return True
+    with contextlib.suppress(ValueError):
+        RunName.parse(path.stem)
+        return path.suffix == ".json" and path.is_file()
+    return False
 
 
 if __name__ == "__main__":
