@@ -201,6 +201,15 @@ def test_runs_of_another_network_of_that_name_are_left_out(compared):
     assert out.startswith("compare: left out, since they were trained otherwise") and tool.CHANCE in out
 
 
+def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare", "ic_conv_relu:baseline"])
+    with pytest.raises(SystemExit) as ending:
+        tool.main()
+    assert ending.value.code == 2
+    assert "params.yaml is not there" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [

@@ -198,6 +198,14 @@ def test_where_nobody_reads_on_it_ends_without_a_word(empty: Path) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
+def test_help_explains_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["doctor", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        doctor.main()
+    out = capsys.readouterr().out
+    assert ended.value.code == 0 and "changes nothing" in out and "Exit status" in out
+
+
 def test_copies_that_experiments_left_are_noted_and_none_is_no_line(empty: Path) -> None:
     assert list(doctor.dvc_copies()) == []
     write_whole(Path(".dvc/tmp/exps/standalone/tmp1/data/batch"), bytes(3_000_000))

@@ -284,6 +284,12 @@ def test_synthetic_needs_no_source(folder: Path, cache: Path, official: Path) ->
     assert [each.name for each in folder.parent.iterdir()] == [folder.name]
 
 
+def test_synthetic_is_the_same_wherever_it_is_made(tmp_path: Path, cache: Path) -> None:
+    for name in ("one", "other"):
+        obtain.obtain("synthetic", tmp_path / name, None, cache)
+    assert tree(tmp_path / "one") == tree(tmp_path / "other")
+
+
 # An archive is not trusted.
 
 
@@ -656,6 +662,14 @@ def test_a_damaged_folder_is_replaced(
     damage(folder / cifar10.FOLDER / "data_batch_3")
     assert obtain.obtain("cifar10", folder, str(official), cache) == "cifar10"
     assert_is_cifar10(folder, official)
+
+
+def test_a_damaged_synthetic_folder_is_replaced(folder: Path, cache: Path) -> None:
+    obtain.obtain("synthetic", folder, None, cache)
+    before = tree(folder.parent)
+    flip_bit(folder / cifar10.FOLDER / "data_batch_3")
+    obtain.obtain("synthetic", folder, None, cache)
+    assert tree(folder.parent) == before
 
 
 def test_cifar10_takes_the_place_of_the_synthetic_set_once_it_can_be_had(

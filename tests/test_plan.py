@@ -419,6 +419,36 @@ def test_a_missing_file_is_refused_by_name_in_one_line(tmp_path):
     assert str(tmp_path / "params.yaml") in str(caught.value) and "\n" not in str(caught.value)
 
 
+ODD = [
+    "null",
+    "true",
+    "-1",
+    "0",
+    ".nan",
+    "-.inf",
+    "''",
+    "x",
+    "'a\\nb'",
+    "[]",
+    "{}",
+    "{1: 2}",
+    "2021-01-01",
+    "!!binary aGk=",
+]
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "preset"])
+def test_whatever_a_key_is_set_to_the_answer_is_a_study_or_one_line(key, tmp_path):
+    for value in ODD:
+        (tmp_path / "params.yaml").write_text(with_key(key, value))
+        try:
+            cards = read_study(tmp_path / "params.yaml").cards()
+        except BadInput as refused:
+            assert key.removesuffix("s") in str(refused) and str(refused).isprintable(), value
+        else:
+            assert cards, value
+
+
 @pytest.mark.parametrize("value", ["0.00001", "5e-05", "1e-3", "1.5e-4", "2.e-6", "1E-5", "+.5", "+.5e-3", "0.05", "1"])
 def test_a_number_that_an_experiment_sets_is_read_as_dvc_reads_what_it_wrote(value, tmp_path):
     """DVC writes 0.00001 as 1e-05, which is text to YAML 1.1."""

@@ -175,6 +175,14 @@ def test_a_study_without_a_baseline_is_refused(project, capsys):
     assert "add baseline" in refused(project, capsys, orderings=ORDERINGS[:3])
 
 
+def test_without_parameters_the_cure_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ending:
+        called(monkeypatch, capsys)
+    assert ending.value.code == 2
+    assert "params.yaml is not there" in capsys.readouterr().err
+
+
 def test_the_family_is_the_whole_studys_whatever_is_trained():
     names = [f"{network}-{ordering}-0" for network in NETWORKS for ordering in ORDERINGS]
     more = [*names, *(name[:-1] + "1" for name in names)]
