@@ -22,8 +22,8 @@ from benchmarks.contenders import DEPTHS, ORDERINGS, SIZES, Contender, Network, 
 from benchmarks.data import source
 from benchmarks.record import FOLDER, Ceilings, Race, Record
 from benchmarks.table import tables
-from lib.device import pick_device
 from lib.errors import StageError, errors_exit
+from lib.machine.device import pick_device
 from lib.words import counted
 from tools.options import above_zero
 

@@ -28,10 +28,10 @@ from lib import cifar10, training
 from lib.batches import Batches, served
 from lib.card import RunCard
 from lib.checkpoint import Snapshot
-from lib.device import circumstances, make_deterministic, pick_device
 from lib.errors import BadInput, StageError, errors_exit
+from lib.machine.device import circumstances, make_deterministic, pick_device
+from lib.machine.stopping import end_with_parent
 from lib.runs import on_cores
-from lib.stopping import end_with_parent
 from lib.turns import in_turns
 from stages.train import model_of, recipe_of
 from tools.options import count

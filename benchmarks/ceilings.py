@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P, Network, precisions
 from benchmarks.record import Ceilings, Work
 from benchmarks.stopwatch import wait_for_device
-from lib.device import threads_for
+from lib.machine.device import threads_for
 from lib.resnet import ResNet
 from lib.training import PRECISIONS
 

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from lib.card import depth
-from lib.device import convolves_in_bfloat16
+from lib.machine.device import convolves_in_bfloat16
 from lib.runs import on_cores
 from lib.words import counted
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from benchmarks.ceilings import fastest
 from benchmarks.contenders import BATCH_SIZE, DROPOUT_P
-from lib.device import make_deterministic
 from lib.errors import BadInput, errors_exit
-from lib.markdown import table
+from lib.machine.device import make_deterministic
+from lib.report.markdown import table
 from lib.words import counted
 
 STAGES = {16: 32, 32: 16, 64: 8}  # channels: side in pixels
@@ -53,7 +53,7 @@ def maps(images: int, channels: int, side: int) -> torch.Tensor:
 
 
 def our_convolution(channels: int) -> Operation:
-    from lib.convolved import convolved
+    from lib.gpu.convolved import convolved
 
     return _convolution(channels, convolved)
 
@@ -69,7 +69,7 @@ def _convolution(channels: int, do: Callable[[torch.Tensor, torch.Tensor], torch
 
 
 def our_unit(channels: int) -> Operation:
-    from lib.fused import Drawn, normalised
+    from lib.gpu.fused import Drawn, normalised
 
     norm = nn.BatchNorm2d(channels).cuda()
     counter, seed = (torch.zeros(1, dtype=dtype, device="cuda") for dtype in (torch.int32, torch.int64))

@@ -9,8 +9,8 @@ import torch
 import torchvision
 
 from benchmarks.record import Circumstances
-from lib.commit import last_commit
-from lib.device import cores
+from lib.machine.device import cores
+from lib.report.commit import last_commit
 from lib.words import counted
 
 CODE = ("lib", "stages", "tools", "benchmarks/*.py")  # what speed and accuracy may depend on

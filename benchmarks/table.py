@@ -8,9 +8,9 @@ import pandas as pd
 
 from benchmarks import trials
 from benchmarks.record import FOLDER, Race, Record, Result, Spread
-from lib import cells, markdown
 from lib.errors import BadInput, errors_exit
 from lib.files import write_whole
+from lib.report import cells, markdown
 from lib.words import counted
 
 ROOT = Path(__file__).parents[1]

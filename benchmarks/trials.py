@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.record import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, write_whole
-from lib.paired import Comparison, compare
-from lib.sample import Sample
+from lib.stats.paired import Comparison, compare
+from lib.stats.sample import Sample
 
 RECORD = Path(__file__).with_name("accuracy.json")
 # By name: the precision, and whether layers are PyTorch's own. The others are compared with the first.

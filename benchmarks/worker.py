@@ -20,10 +20,11 @@ from benchmarks.data import Source
 from benchmarks.engine import Engine
 from benchmarks.reference import PlainLoop, TunedLoop
 from benchmarks.stopwatch import wait_for_device
-from lib import batches, captured, cifar10
-from lib.device import make_deterministic, pick_device, threads_for
+from lib import batches, cifar10
 from lib.errors import StageError, errors_exit
-from lib.memory import keep_freed_memory
+from lib.gpu import captured
+from lib.machine.device import make_deterministic, pick_device, threads_for
+from lib.machine.memory import keep_freed_memory
 from lib.resnet import ResNet
 from lib.turns import in_turns
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from lib import lock
-from lib.device import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json, read_json, require_room, sync_folder, write_whole
+from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord
 
 HEADER = struct.Struct(">8s32sQ")  # magic with format version, SHA-256 of the body, its length in bytes

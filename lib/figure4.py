@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import drawing
-from lib.arms import arms_of
-from lib.look import looks
 from lib.metrics import RunMetrics
-from lib.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
+from lib.report import drawing
+from lib.report.look import looks
+from lib.report.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
+from lib.stats.arms import arms_of
 
 LINE_OF_LEGEND = 0.65  # inches of an entry besides its name, at most
 LETTERS_OF_LEGEND = 12  # of a name per inch, at least

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from lib.machine.stopping import ENDS_WITH_PARENT
 from lib.metrics import EpochRecord
-from lib.stopping import ENDS_WITH_PARENT
 
 
 class Progress:

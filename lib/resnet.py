@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from lib import fusion
 from lib.card import BASELINES
 from lib.dropout import Dropout
+from lib.gpu import fusion
 from lib.ic import IC
 
 STAGE_WIDTHS = (16, 32, 64)  # feature maps of the three stages, at 32x32, 16x16 and 8x8 (Sec. 2)

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 
-from lib import limits
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
-from lib.device import cores
+from lib.machine import limits
+from lib.machine.device import cores
 from lib.progress import duration
 
 BYTES_A_RUN = 4e9  # of memory: the study's largest, in float32, takes 3.2e9 (benchmarks/records)

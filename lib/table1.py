@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib import cells, markdown
-from lib.arms import Arm, arms_of
 from lib.metrics import RunMetrics
-from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import data_name, model_name, table1_accuracy, unit_name
-from lib.sample import Sample
+from lib.report import cells, markdown
+from lib.stats.arms import Arm, arms_of
+from lib.stats.paired import Comparison, against_baselines, corrected, several
+from lib.stats.sample import Sample
 from lib.words import counted
 
 NAMES = ["Model", "Depth", "Layers in Residual Unit"]

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib import captured, cast
-from lib.captured import Batch
+from lib import cast
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
+from lib.gpu import captured
+from lib.gpu.captured import Batch
 from lib.metrics import EpochRecord
 from lib.optimizer import SGD, Adam
 

@@ -18,13 +18,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lib import cifar10, dvc, node
+from lib import cifar10
 from lib.card import RunCard
 from lib.errors import BadInput, StageError, Stopped, errors_exit, status_of
-from lib.fleet import Fleet
-from lib.fleet_plan import Member, held
+from lib.fleet import dvc, node
+from lib.fleet.driver import Fleet
+from lib.fleet.plan import Member, held
+from lib.machine.stopping import Stop
 from lib.runs import on_cores
-from lib.stopping import Stop
 from stages.train import ROOT, checkpoints_of
 
 DATA = Path("data/cifar10")
@@ -97,8 +98,8 @@ def members_of(runs: Sequence[str], data_sha256: str) -> tuple[list[Member], dic
 
 def train_on(address: str, members: Sequence[Member], files: dict[str, bytes], stop: Stop) -> None:
     """Train members on the cluster at that address, with a table that shows their progress."""
-    from lib.cluster import Cluster  # Ray and rich may be missing: require_installed() says so
-    from lib.fleet_table import FleetTable
+    from lib.fleet.cluster import Cluster  # Ray and rich may be missing: require_installed() says so
+    from lib.fleet.table import FleetTable
 
     data = {f"{cifar10.FOLDER}/{name}": content for name, content in files.items()}
     if (DATA / cifar10.MANIFEST).exists():
@@ -118,10 +119,10 @@ def train_on(address: str, members: Sequence[Member], files: dict[str, bytes], s
 def code_that_trains() -> Iterator[Path]:
     """A folder with the code a node needs, and nothing else."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("lib/*.py", "stages/__init__.py", "stages/train.py"):
+        for name in ("lib/**/*.py", "stages/__init__.py", "stages/train.py"):
             for path in ROOT.glob(name):
                 copy = Path(folder, path.relative_to(ROOT))
-                copy.parent.mkdir(exist_ok=True)
+                copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
         yield Path(folder)
 

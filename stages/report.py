@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import circumstances, claims, claims_figure, curves, drawing, figure4, sections, table1
-from lib.arms import arms_of, unequal_seeds
-from lib.commit import last_commit
+from lib import figure4, table1
 from lib.errors import errors_exit
 from lib.files import write_whole
 from lib.metrics import RunMetrics
-from lib.page import Page, to_html
-from lib.results import collect, comparisons_of, read_study
+from lib.report import circumstances, claims, claims_figure, curves, drawing, sections
+from lib.report.commit import last_commit
+from lib.report.page import Page, to_html
+from lib.report.results import collect, comparisons_of, read_study
+from lib.stats.arms import arms_of, unequal_seeds
 
 CODE = ("dvc.yaml", "stages", "lib")  # whose last commit the page names; parameters change with results
 

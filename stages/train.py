@@ -18,40 +18,41 @@ from pathlib import Path
 
 import torch
 
-from lib import cifar10, fusion, source, training
+from lib import cifar10, source, training
 from lib.batches import served
 from lib.card import RunCard
 from lib.cards import read_with_study
 from lib.checkpoint import Checkpoints, Snapshot
-from lib.device import circumstances, convolves_in_bfloat16, make_deterministic, pick_device, threads_for
 from lib.errors import BadInput, errors_exit
-from lib.failures import failures_explained
 from lib.files import require_room, require_writable, write_whole
-from lib.memory import keep_freed_memory
+from lib.gpu import fusion
+from lib.machine.device import circumstances, convolves_in_bfloat16, make_deterministic, pick_device, threads_for
+from lib.machine.failures import failures_explained
+from lib.machine.memory import keep_freed_memory
+from lib.machine.stopping import ENDS_WITH_PARENT, Stop
 from lib.metrics import RunFacts, write_metrics
 from lib.progress import Progress
 from lib.resnet import ResNet
-from lib.stopping import ENDS_WITH_PARENT, Stop
 from lib.turns import in_turns
 from lib.words import counted
 
 ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "lib/batches.py",
-    "lib/captured.py",
     "lib/card.py",
     "lib/cast.py",
     "lib/cifar10.py",
-    "lib/convolved.py",
-    "lib/device.py",
     "lib/dropout.py",
-    "lib/fused.py",
-    "lib/fused_kernels.py",
-    "lib/fusion.py",
     "lib/ic.py",
     "lib/optimizer.py",
     "lib/resnet.py",
     "lib/training.py",
+    "lib/gpu/captured.py",
+    "lib/gpu/convolved.py",
+    "lib/gpu/fused.py",
+    "lib/gpu/fused_kernels.py",
+    "lib/gpu/fusion.py",
+    "lib/machine/device.py",
     "stages/train.py",
 )
 SLOW_IN_BFLOAT16 = (

@@ -35,7 +35,7 @@ STUDY = {
     "presets": {"replication": {}},
     "report": {"figure_dpi": 50, "accuracy_from": 0.0},
 }
-# In lib/stopping.py of every such project: a training waits while all paths that the variable names are there.
+# In lib/machine/stopping.py of every such project: a training waits while all paths that the variable names are there.
 HOLD = """\
         import glob, time
         while self.stage == "train" and not self.heard and all(
@@ -84,7 +84,7 @@ class Project:
                 shutil.copy2(ROOT / name, folder / name)
         project = cls(folder)
         project.edit("lib/synthetic.py", "IMAGES_PER_FILE = 10_000", "IMAGES_PER_FILE = 40")  # 1 MB instead of 184
-        project.edit("lib/stopping.py", "        if self.heard:\n", f"{HOLD}        if self.heard:\n")
+        project.edit("lib/machine/stopping.py", "        if self.heard:\n", f"{HOLD}        if self.heard:\n")
         project.configure(**STUDY)
         project.run("git", "init", "--quiet")
         project.commit()

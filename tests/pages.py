@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
-from lib import claims, table1
+from lib import table1
 from lib.metrics import EpochRecord, RunFacts, RunMetrics
-from lib.page import Page
 from lib.recipe import OF_THE_STUDY
+from lib.report import claims
+from lib.report.page import Page
 from stages import report
 from tests import runs
 

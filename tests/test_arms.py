@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 from runs import arm_of, run_of, run_with
 
-from lib import claims, table1
-from lib.arms import arms_of, unequal_seeds, with_baselines
+from lib import table1
 from lib.errors import BadInput
+from lib.report import claims
+from lib.stats.arms import arms_of, unequal_seeds, with_baselines
 
 
 def test_arms_stand_in_the_order_in_which_runs_name_them_and_hold_their_seeds():

@@ -24,10 +24,10 @@ from benchmarks.record import FOLDER, Ceilings, Circumstances, Race, Record, Res
 from benchmarks.stopwatch import PARTS, Stopwatch
 from benchmarks.worker import Block, Team, Trainer
 from lib import cifar10, synthetic
-from lib.commit import Commit
 from lib.dropout import Dropout
 from lib.errors import BadInput, StageError
 from lib.ic import IC
+from lib.report.commit import Commit
 from lib.resnet import ResNet
 
 ROOT = Path(__file__).parents[1]

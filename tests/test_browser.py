@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from lib import look
-from lib.page import BACKGROUND, to_html
+from lib.report import look
+from lib.report.page import BACKGROUND, to_html
 from tests.pages import page_of, run_of, runs_of
 
 pytestmark = pytest.mark.browser

@@ -1,4 +1,4 @@
-"""lib/captured.py where no GPU is needed: what happens after a capture has failed."""
+"""lib/gpu/captured.py where no GPU is needed: what happens after a capture has failed."""
 
 import multiprocessing
 import os
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lib import captured
+from lib.gpu import captured
 
 
 def test_after_a_failed_capture_the_same_command_starts_anew_without_captures(

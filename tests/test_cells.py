@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from lib import cells
-from lib.paired import Comparison
-from lib.sample import Sample
+from lib.report import cells
+from lib.stats.paired import Comparison
+from lib.stats.sample import Sample
 
 WHOLE = Comparison(n=5, wins=4, mean=0.0202, sd=0.01, low=-0.0001, high=0.04051, p=0.0123456789, holm_p=0.0493827156)
 

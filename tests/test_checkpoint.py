@@ -21,9 +21,9 @@ import torch
 from lib import checkpoint, files, lock
 from lib.card import RunCard
 from lib.checkpoint import HEADER, KEPT, MAGIC, Checkpoints, Snapshot, read_checkpoint
-from lib.device import Circumstances
 from lib.errors import BadInput, TryAgain
 from lib.lock import holder
+from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord
 from tests.crashing import (
     IDENTITY,

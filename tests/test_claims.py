@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from runs import NETWORKS, ORDERINGS, all_runs, run_with
 
-from lib import claims
-from lib.paired import compare
+from lib.report import claims
+from lib.stats.paired import compare
 
 EPOCHS = 10
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from runs import ORDERINGS, all_runs, arm_of, run_with
 
-from lib import claims, claims_figure, drawing
+from lib.report import claims, claims_figure, drawing
 
 
 def marks(panel):

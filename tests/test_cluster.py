@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ray import exceptions
 
-from lib import cluster
 from lib.errors import BadInput, Stopped, TryAgain
+from lib.fleet import cluster
 from stages import fleet
 
 REFUSED = "nothing answers (Connection refused): is the head node up"

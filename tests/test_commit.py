@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from lib.commit import last_commit
+from lib.report.commit import last_commit
 
 FIRST, SECOND = "2021-07-03T23:30:00+02:00", "2022-01-02T01:00:00+09:00"
 

@@ -10,8 +10,9 @@ from runs import ORDERINGS, arm_of, run_with, write_study
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from lib import cells, claims, table1
+from lib import table1
 from lib.metrics import RunMetrics
+from lib.report import cells, claims
 from tools import compare as tool
 
 ORDERINGS_HERE = [*ORDERINGS, "bn_conv_relu"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.convergence import area_under_curve, epochs_to_reach, late_change
+from lib.stats.convergence import area_under_curve, epochs_to_reach, late_change
 
 curves = st.lists(st.integers(0, 10_000).map(lambda correct: correct / 10_000), min_size=2, max_size=60)
 

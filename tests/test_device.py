@@ -1,12 +1,12 @@
-"""lib/device.py: the device that is asked for, and what results depend on there."""
+"""lib/machine/device.py: the device that is asked for, and what results depend on there."""
 
 import math
 
 import pytest
 import torch
 
-from lib import device
 from lib.errors import BadInput
+from lib.machine import device
 
 
 @pytest.mark.parametrize(
@@ -65,18 +65,18 @@ def test_a_run_that_begins_takes_the_threads_there_are() -> None:
 def test_the_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {5, 7, 9}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("lib.limits.cpus", lambda: math.inf)
+    monkeypatch.setattr("lib.machine.limits.cpus", lambda: math.inf)
     assert device.cores() == 3
-    monkeypatch.setattr("lib.limits.cpus", lambda: 1.5)
+    monkeypatch.setattr("lib.machine.limits.cpus", lambda: 1.5)
     assert device.cores() == 2
-    monkeypatch.setattr("lib.limits.cpus", lambda: math.inf)
+    monkeypatch.setattr("lib.machine.limits.cpus", lambda: math.inf)
     monkeypatch.delattr("os.sched_getaffinity")  # macOS
     assert device.cores() == 64
 
 
 def test_a_run_takes_no_more_threads_than_a_container_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr("lib.limits.cpus", lambda: 0.5)
+    monkeypatch.setattr("lib.machine.limits.cpus", lambda: 0.5)
     assert device.threads_for(None) == 1
 
 

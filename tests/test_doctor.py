@@ -22,11 +22,11 @@ import torch
 from lib.card import RunCard, depth
 from lib.cards import read_with_study
 from lib.checkpoint import Checkpoints
-from lib.device import cores
 from lib.files import canonical_json, write_whole
+from lib.machine.device import cores
+from lib.machine.stopping import Stop
 from lib.metrics import read_metrics, write_metrics
 from lib.recipe import OF_THE_STUDY
-from lib.stopping import Stop
 from lib.words import counted
 from stages import train
 from tests.making import CARD, IC_CARD
@@ -314,7 +314,7 @@ def test_the_device_is_the_cpu_or_the_gpu(study: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor_capacity.shutil, "which", lambda name: None)
     (found,) = doctor_capacity.device(Project())
     assert found.mark in (OK, NOTE) and f"CPU, {counted(cores(), 'core')}, " in found.found
-    monkeypatch.setattr("lib.limits.cpus", lambda: 1.0)  # as a container's
+    monkeypatch.setattr("lib.machine.limits.cpus", lambda: 1.0)  # as a container's
     (found,) = doctor_capacity.device(Project())
     assert "CPU, 1 core, 1 PyTorch thread, " in found.found
     monkeypatch.setattr(doctor_capacity, "convolves_in_bfloat16", lambda device: False)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import claims_figure, drawing, figure4, plan
+from lib import figure4, plan
 from lib.metrics import read_metrics
-from lib.results import collect, read_study
+from lib.report import claims_figure, drawing
+from lib.report.results import collect, read_study
 from stages import report
 from tools import compare
 

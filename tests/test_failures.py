@@ -1,10 +1,10 @@
-"""lib/failures.py: what a device's failures mean."""
+"""lib/machine/failures.py: what a device's failures mean."""
 
 import pytest
 import torch
 
 from lib.errors import BadInput, TryAgain
-from lib.failures import failures_explained
+from lib.machine.failures import failures_explained
 
 
 @pytest.mark.parametrize(

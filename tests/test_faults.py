@@ -30,9 +30,9 @@ from dvc.rwlock import rwlock
 
 from lib import cifar10, files, obtain, synthetic
 from lib.card import RunCard
-from lib.device import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json
+from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord, RunFacts, read_metrics, write_metrics
 from lib.recipe import OF_THE_STUDY
 from stages import download, plan, report, train
@@ -462,7 +462,7 @@ def _(bench: Bench) -> None:
 
     bench.train(short)
     for other, differs in [
-        (of_other_code, "lib/batches.py, lib/captured.py"),
+        (of_other_code, "lib/batches.py, lib/card.py"),
         (of_another_format, "schema"),
         (lambda: bench.train(slower), "learning_rate"),
         (of_other_data, "data"),

@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 from runs import ORDERINGS, all_runs, arm_of, run_of, run_with
 
-from lib import drawing, figure4
-from lib.panels import comparable
+from lib import figure4
 from lib.paper import ordering_name
+from lib.report import drawing
+from lib.report.panels import comparable
 
 LONG = ["dropout_bn_conv_relu", "conv_relu_dropout_bn", "relu_dropout_bn_relu_dropout_conv", "bn_conv_relu"]
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from lib import fleet, lock
+from lib import lock
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
-from lib.device import Circumstances
 from lib.errors import BadInput, Stopped
-from lib.fleet import DEATHS, Fleet
-from lib.fleet_plan import Member, held, jobs_for
-from lib.fleet_worker import Began, Came, Ended, Order
+from lib.fleet import driver as fleet
+from lib.fleet.driver import DEATHS, Fleet
+from lib.fleet.plan import Member, held, jobs_for
+from lib.fleet.worker import Began, Came, Ended, Order
+from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord
 from lib.turns import AT_ONCE
 from tests.making import CARD, IC_CARD
@@ -26,7 +27,7 @@ HERE = Circumstances("2.14", "cpu", "AVX2", 1)
 
 @dataclasses.dataclass
 class Lost:
-    """As lib.cluster has it, which imports Ray."""
+    """As lib.fleet.cluster has it, which imports Ray."""
 
     reason: str
 

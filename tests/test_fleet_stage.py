@@ -1,4 +1,4 @@
-"""stages/fleet.py and lib/dvc.py around the training: what DVC is asked and told, and how failures are reported."""
+"""stages/fleet.py and lib/fleet/dvc.py around training: what DVC is asked and told, how failures are reported."""
 
 import os
 import subprocess
@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from dvc import lock as dvc_lock
 
-from lib import dvc
 from lib.errors import BadInput, StageError, Stopped, TryAgain
-from lib.stopping import Stop
+from lib.fleet import dvc
+from lib.machine.stopping import Stop
 from stages import fleet
 from tests.making import CARD, IC_CARD
 

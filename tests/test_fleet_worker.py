@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from lib import fleet_worker, lock, node
+from lib import lock
 from lib.errors import BadInput, TryAgain
-from lib.fleet_worker import LOG_BYTES, Came, Ended, Order, Worker, worth_keeping
+from lib.fleet import node
+from lib.fleet import worker as fleet_worker
+from lib.fleet.worker import LOG_BYTES, Came, Ended, Order, Worker, worth_keeping
 
 FILES = {"cifar-10-batches-py/data_batch_1": b"images", "dataset.json": b"{}"}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
@@ -331,7 +333,7 @@ def test_a_task_that_could_not_begin_leaves_no_folder(on_node: Path) -> None:
 
 def test_what_a_killed_task_left_is_swept_and_a_living_ones_is_not(on_node: Path) -> None:
     script = (
-        "import time; from pathlib import Path; from lib import node\n"
+        "import time; from pathlib import Path; from lib.fleet import node\n"
         f"with node.fresh_folder(Path({str(on_node / 'tasks')!r})) as folder:\n"
         "    print(folder, flush=True); time.sleep(600)"
     )
@@ -435,7 +437,7 @@ def test_data_that_are_damaged_on_the_way_are_refused_and_not_kept(tmp_path: Pat
 
 def test_of_two_tasks_at_once_one_fetches_and_the_other_waits(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from lib import node\n"
+        "import sys, time; from pathlib import Path; from lib.fleet import node\n"
         "def fetch():\n    print('fetched', flush=True); time.sleep(1); return {'a': b'x'}\n"
         f"node.data_here(Path({str(tmp_path)!r}), {{'a': {hashlib.sha256(b'x').hexdigest()!r}}}, fetch)"
     )

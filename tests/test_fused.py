@@ -1,5 +1,5 @@
-"""Kernels of our own against float64, by Triton's interpreter where there is no GPU: lib/fused.py and lib/convolved.py,
-and lib/fusion.py, which leads a network through them.
+"""Kernels of our own against float64, by Triton's interpreter where there is no GPU: lib/gpu/fused.py,
+lib/gpu/convolved.py, and lib/gpu/fusion.py, which leads a network through them.
 """
 
 import copy
@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib import cast, fusion
+from lib import cast
+from lib.gpu import fusion
 from lib.ic import IC
 from lib.resnet import ResNet
 
@@ -70,7 +71,7 @@ def counter() -> torch.Tensor:
 
 def kept(shape: tuple[int, ...], drawn: tuple) -> torch.Tensor:
     """Which values dropout keeps: normalised with weight 0 and bias 1, all others are ones."""
-    from lib.fused import Drawn, normalised
+    from lib.gpu.fused import Drawn, normalised
 
     norm = nn.BatchNorm2d(shape[1], device=DEVICE)
     nn.init.zeros_(norm.weight)
@@ -85,7 +86,7 @@ def test_so_are_those_gathered_from_many_tiles_and_programs(
     unit: str, tile: int, programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program of several tiles, several programs, and of both kinds a last one with less to do."""
-    from lib import fused
+    from lib.gpu import fused
 
     monkeypatch.setattr(fused, "TILE", tile)
     monkeypatch.setattr(fused, "PROGRAMS", programs)
@@ -97,7 +98,7 @@ def test_so_are_those_gathered_from_many_tiles_and_programs(
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_unit_and_its_gradients_are_those_of_float64(unit: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    from lib.fused import Drawn, normalised
+    from lib.gpu.fused import Drawn, normalised
 
     torch.manual_seed(1)
     p, relu, adds, relu_after = UNITS[unit]
@@ -132,7 +133,7 @@ def test_a_unit_and_its_gradients_are_those_of_float64(unit: str, shape: tuple[i
 @pytest.mark.parametrize("relu", [True, False])
 def test_a_channel_without_variance_becomes_its_bias_and_has_finite_gradients(relu: bool) -> None:
     """As a ReLU before the layer may leave one."""
-    from lib.fused import Drawn, normalised
+    from lib.gpu.fused import Drawn, normalised
 
     x = torch.full((2, 16, 8, 8), -1.5 if relu else 1.5, device=DEVICE).to(memory_format=torch.channels_last)
     norm = some_norm(16)
@@ -146,7 +147,7 @@ def test_a_channel_without_variance_becomes_its_bias_and_has_finite_gradients(re
 @here
 @pytest.mark.parametrize("shape", [(3, 16, 9, 9), (2, 32, 6, 5), (1, 64, 3, 3), (2, 16, 1, 2)], ids=str)
 def test_a_convolution_and_its_gradients_are_those_of_float64(shape: tuple[int, ...]) -> None:
-    from lib.convolved import convolved
+    from lib.gpu.convolved import convolved
 
     torch.manual_seed(1)
     dtype = torch.float16 if INTERPRETED else torch.bfloat16  # the interpreter cannot multiply matrices of bfloat16
@@ -219,7 +220,7 @@ def logits_of(network: ResNet, fusing: fusion.Pass, images: torch.Tensor) -> tor
 @here
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_every_layer_of_every_pass_drops_by_its_own_draw(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib import fused
+    from lib.gpu import fused
 
     drawn: list[fused.Drawn] = []
     norms: list[nn.BatchNorm2d] = []
@@ -247,7 +248,7 @@ def test_every_layer_of_every_pass_drops_by_its_own_draw(block: str, monkeypatch
 
 @here
 def test_a_network_has_its_convolutions_done_by_our_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lib import convolved
+    from lib.gpu import convolved
 
     network = ResNet("basic", 2, "baseline").to(DEVICE, torch.bfloat16)
     x = torch.empty(1, 16, 4, 4, device=DEVICE, dtype=torch.bfloat16)
@@ -299,7 +300,7 @@ def test_memory_that_ran_out_is_no_fault_of_tritons(monkeypatch: pytest.MonkeyPa
     def no_memory(device: torch.device) -> None:
         raise RuntimeError("Triton Error [CUDA]: out of memory")
 
-    monkeypatch.setattr("lib.fused.trial", no_memory)
+    monkeypatch.setattr("lib.gpu.fused.trial", no_memory)
     fusion.works.cache_clear()
     with pytest.raises(RuntimeError, match="out of memory"):
         fusion.works()

@@ -28,16 +28,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from lib import claims_figure, drawing, figure4, obtain
+from lib import figure4, obtain
 from lib.card import RunCard, is_recipe
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
-from lib.device import Circumstances
 from lib.errors import BadInput
 from lib.files import canonical_json
+from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord, RunFacts, RunMetrics, read_metrics, write_metrics
-from lib.page import Page
 from lib.plan import read_study
 from lib.recipe import OF_THE_STUDY
+from lib.report import claims_figure, drawing
+from lib.report.page import Page
 from stages import download, report
 from tests.making import CARD, IC_CARD
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from lib import captured, fusion, turns
+from lib import turns
 from lib.card import RunCard
+from lib.gpu import captured, fusion
+from lib.machine.stopping import Stop
 from lib.metrics import EpochRecord, read_metrics
-from lib.stopping import Stop
 from lib.turns import in_turns
 from stages.train import Shared
 from stages.train import train as training_of

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import limits
+from lib.machine import limits
 
 
 @pytest.fixture

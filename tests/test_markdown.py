@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from lib import markdown
+from lib.report import markdown
 
 FRAME = pd.DataFrame(
     [["a", "1", "x", "0.5"], ["a", "1", "y", ""], ["a", "2", "x", "10.25"], ["b", "2", "x", "0"]],

@@ -1,4 +1,4 @@
-"""lib/memory.py: what a step frees, the next one takes without asking the system."""
+"""lib/machine/memory.py: what a step frees, the next one takes without asking the system."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib import memory
+from lib.machine import memory
 
 ROOT = Path(__file__).parents[1]
 PAGES_PER_STEP = 40 * 2**21 // 4096  # of the tensors below
@@ -25,7 +25,7 @@ def faults_per_step() -> list[float]:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 KB, whatever the kernel prefers
         import torch
-        from lib.memory import keep_freed_memory
+        from lib.machine.memory import keep_freed_memory
         torch.set_num_threads(1)
         def step():
             held = [torch.ones(2**21, dtype=torch.uint8) for _ in range(40)]

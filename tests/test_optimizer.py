@@ -13,7 +13,8 @@ from lib.optimizer import SGD, Adam
 ROOT = Path(__file__).parents[1]
 TRAIN = """
 import sys, torch
-from lib import device, training
+from lib.machine import device
+from lib import training
 device.make_deterministic()
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10))
 batch = torch.ones(2, 3, 2, 2), torch.ones(2).long()

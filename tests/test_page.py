@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from lib import look, page, sections, table1
-from lib.page import Table, to_html
+from lib import table1
+from lib.report import look, page, sections
+from lib.report.page import Table, to_html
 from tests.pages import page_of, run_of, runs_of
 
 VOID = {"meta", "link", "input", "br", "line"}

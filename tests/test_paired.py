@@ -13,8 +13,8 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from lib import table1
-from lib.arms import arms_of
-from lib.paired import Comparison, against_baselines, compare, corrected, t_test
+from lib.stats.arms import arms_of
+from lib.stats.paired import Comparison, against_baselines, compare, corrected, t_test
 
 # Student's own example (1908, Biometrika 6:1; R's `sleep`): hours of sleep gained by ten patients under two drugs. R's
 # t.test(paired = TRUE) prints t = -4.0621, df = 9, p = 0.002833, the interval -2.4598858 to -0.7001142, the mean -1.58.

@@ -29,95 +29,122 @@ ARROWS = {
         "cards",
         "checkpoint",
         "cifar10",
-        "device",
-        "failures",
-        "fusion",
-        "memory",
         "metrics",
         "progress",
         "resnet",
         "source",
-        "stopping",
         "training",
         "turns",
         "words",
+        "gpu.fusion",
+        "machine.device",
+        "machine.failures",
+        "machine.memory",
+        "machine.stopping",
     },
     "stages.report": {
-        "arms",
-        "circumstances",
-        "claims",
-        "claims_figure",
-        "commit",
-        "curves",
-        "drawing",
         "figure4",
         "metrics",
-        "page",
-        "results",
-        "sections",
         "table1",
+        "report.circumstances",
+        "report.claims",
+        "report.claims_figure",
+        "report.commit",
+        "report.curves",
+        "report.drawing",
+        "report.page",
+        "report.results",
+        "report.sections",
+        "stats.arms",
     },
     "stages.fleet": {
         "card",
         "cifar10",
-        "cluster",
-        "dvc",
-        "fleet",
-        "fleet_plan",
-        "fleet_table",
-        "node",
         "runs",
-        "stopping",
+        "fleet.cluster",
+        "fleet.driver",
+        "fleet.dvc",
+        "fleet.node",
+        "fleet.plan",
+        "fleet.table",
+        "machine.stopping",
     },
-    "plan": {"card", "strict_yaml", "words"},
-    "paper": {"card"},
-    "cifar10": {"card"},
     "batches": {"cifar10"},
-    "obtain": {"card", "cifar10", "synthetic"},
-    "synthetic": {"cifar10"},
-    "fused": {"fused_kernels"},
-    "fusion": {"convolved", "failures", "fused", "ic"},
-    "resnet": {"card", "dropout", "fusion", "ic"},
-    "ic": {"dropout"},
-    "training": {"captured", "cast", "checkpoint", "metrics", "optimizer"},
-    "metrics": {"card"},
-    "recipe": {"card"},
-    "checkpoint": {"device", "lock", "metrics"},
-    "progress": {"metrics", "stopping"},
-    "results": {"arms", "card", "metrics", "paper", "recipe", "words"},
-    "circumstances": {"arms", "commit", "metrics", "panels", "paper", "recipe", "words"},
-    "arms": {"metrics"},
-    "paired": {"arms", "metrics", "sample"},
-    "power": {"paired"},
-    "cells": {"paired", "sample"},
-    "table1": {"arms", "cells", "markdown", "metrics", "paired", "paper", "sample", "words"},
-    "claims": {"arms", "cells", "convergence", "markdown", "metrics", "paired", "paper", "sample", "table1"},
-    "panels": {"arms", "metrics", "paper"},
-    "drawing": {"look"},
-    "figure4": {"arms", "drawing", "look", "metrics", "panels", "paper"},
-    "claims_figure": {"claims", "drawing", "paper"},
-    "curves": {"look", "metrics", "panels", "paper", "sample", "table1"},
-    "page": {"look"},
-    "sections": {"cells", "claims", "page", "paired", "paper", "table1"},
-    "runs": {"card", "checkpoint", "device", "limits", "progress"},
     "cards": {"card"},
-    "device": {"limits", "words"},
-    "fleet": {"checkpoint", "fleet_plan", "fleet_worker"},
-    "fleet_plan": {"card", "checkpoint", "fleet_worker", "runs", "turns"},
-    "fleet_table": {"fleet_plan", "runs"},
-    "cluster": {"fleet_worker"},
-    "fleet_worker": {"lock", "node"},
-    "node": {"stopping"},
+    "checkpoint": {"lock", "metrics", "machine.device"},
+    "cifar10": {"card"},
+    "figure4": {"metrics", "paper", "report.drawing", "report.look", "report.panels", "stats.arms"},
+    "ic": {"dropout"},
+    "metrics": {"card"},
+    "obtain": {"card", "cifar10", "synthetic"},
+    "paper": {"card"},
+    "plan": {"card", "strict_yaml", "words"},
+    "progress": {"metrics", "machine.stopping"},
+    "recipe": {"card"},
+    "resnet": {"card", "dropout", "ic", "gpu.fusion"},
+    "runs": {"card", "checkpoint", "progress", "machine.device", "machine.limits"},
+    "synthetic": {"cifar10"},
+    "table1": {
+        "metrics",
+        "paper",
+        "words",
+        "report.cells",
+        "report.markdown",
+        "stats.arms",
+        "stats.paired",
+        "stats.sample",
+    },
+    "training": {"cast", "checkpoint", "metrics", "optimizer", "gpu.captured"},
+    "fleet.cluster": {"fleet.worker"},
+    "fleet.driver": {"checkpoint", "fleet.plan", "fleet.worker"},
+    "fleet.node": {"machine.stopping"},
+    "fleet.plan": {"card", "checkpoint", "runs", "turns", "fleet.worker"},
+    "fleet.table": {"runs", "fleet.plan"},
+    "fleet.worker": {"lock", "fleet.node"},
+    "gpu.fused": {"gpu.fused_kernels"},
+    "gpu.fusion": {"ic", "gpu.convolved", "gpu.fused", "machine.failures"},
+    "machine.device": {"words", "machine.limits"},
+    "report.cells": {"stats.paired", "stats.sample"},
+    "report.circumstances": {"metrics", "paper", "recipe", "words", "report.commit", "report.panels", "stats.arms"},
+    "report.claims": {
+        "metrics",
+        "paper",
+        "table1",
+        "report.cells",
+        "report.markdown",
+        "stats.arms",
+        "stats.convergence",
+        "stats.paired",
+        "stats.sample",
+    },
+    "report.claims_figure": {"paper", "report.claims", "report.drawing"},
+    "report.curves": {"metrics", "paper", "table1", "report.look", "report.panels", "stats.sample"},
+    "report.drawing": {"report.look"},
+    "report.page": {"report.look"},
+    "report.panels": {"metrics", "paper", "stats.arms"},
+    "report.results": {"card", "metrics", "paper", "recipe", "words", "stats.arms"},
+    "report.sections": {"paper", "table1", "report.cells", "report.claims", "report.page", "stats.paired"},
+    "stats.arms": {"metrics"},
+    "stats.paired": {"metrics", "stats.arms", "stats.sample"},
+    "stats.power": {"stats.paired"},
 }
 STANDARD_LIBRARY_ONLY = [
-    *("arms", "card", "cards", "commit", "convergence", "dvc", "errors", "files", "fleet_worker", "limits", "lock"),
-    *("memory", "metrics", "node", "paper", "recipe", "sample", "source", "stopping", "words"),
+    *("card", "cards", "errors", "files", "lock", "metrics", "paper", "recipe", "source", "words", "fleet.dvc"),
+    *("fleet.node", "fleet.worker", "machine.limits", "machine.memory", "machine.stopping", "report.commit"),
+    *("stats.arms", "stats.convergence", "stats.sample"),
 ]
 WHERE_TRAINING_RUNS = {"torch", "torchvision", "triton", "numpy", "tqdm"}  # what a GPU machine without DVC has
 
 
 def path_of(module: str) -> Path:
-    return ROOT / (module.replace(".", "/") + ".py" if module.startswith("stages.") else f"lib/{module}.py")
+    folder = ROOT if module.startswith("stages.") else ROOT / "lib"
+    return folder / (module.replace(".", "/") + ".py")
+
+
+def in_lib(source: str, name: str) -> str:
+    """The module that `from source import name` needs: source itself, or name where source is a package."""
+    inside = source.split(".")[1:]
+    return ".".join(inside if path_of(".".join(inside)).exists() else [*inside, name])
 
 
 def imports_of(module: str) -> tuple[set[str], set[str]]:
@@ -130,10 +157,10 @@ def all_imports_of(module: str) -> tuple[set[str], set[str]]:
     """The same, and the modules of the standard library."""
     inside, outside = set(), set()
     for node in ast.walk(ast.parse(path_of(module).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "lib":
-            inside |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lib":
+            inside |= {in_lib(node.module, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            (inside if node.module.startswith("lib.") else outside).add(node.module.removeprefix("lib.").split(".")[0])
+            outside.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import):
             outside |= {alias.name.split(".")[0] for alias in node.names}
     return inside, outside
@@ -147,7 +174,12 @@ def closure(module: str) -> set[str]:
     return found
 
 
-MODULES = sorted(path.stem for path in (ROOT / "lib").glob("*.py") if path.stem != "__init__")
+PACKAGES = sorted(path.parent.name for path in (ROOT / "lib").glob("*/__init__.py"))
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT / "lib").with_suffix("").parts)
+    for path in (ROOT / "lib").rglob("*.py")
+    if path.stem != "__init__"
+)
 
 
 @pytest.mark.parametrize("module", [*MODULES, *(f"stages.{verb}" for verb in VERBS)])
@@ -166,12 +198,12 @@ def test_deps_of_a_stage_are_exactly_its_import_closure(stage):
 
 
 def test_the_report_lists_what_lies_beside_the_page():
-    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "lib").iterdir() if path.suffix not in (".py", "")}
+    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "lib").rglob("*.*") if path.suffix not in (".py", ".pyc")}
     listed = {dep for dep in PIPELINE["stages"]["report"]["deps"] if dep.startswith("lib/") and not dep.endswith(".py")}
-    assert listed == beside == {"lib/page.css", "lib/page.html", "lib/page.js"}
+    assert listed == beside == {"lib/report/page.css", "lib/report/page.html", "lib/report/page.js"}
 
 
-@pytest.mark.parametrize("package", ["lib", "stages"])
+@pytest.mark.parametrize("package", ["lib", *(f"lib/{name}" for name in PACKAGES), "stages"])
 def test_packages_are_empty_since_no_stage_lists_them(package):
     (docstring,) = ast.parse((ROOT / package / "__init__.py").read_text()).body
     assert isinstance(docstring, ast.Expr)
@@ -196,8 +228,8 @@ def test_training_is_imported_without_triton_and_the_fleets_stage_without_ray_an
 
 def test_a_checkpoint_is_bound_to_all_code_that_decides_results():
     # These keep, show, or say when; the number of threads, for which limits are asked, a checkpoint knows.
-    cannot = {"cards", "checkpoint", "errors", "failures", "files", "limits", "lock", "memory", "metrics"}
-    cannot |= {"progress", "source", "stopping", "turns", "words"}
+    cannot = {"cards", "checkpoint", "errors", "files", "lock", "metrics", "progress", "source", "turns", "words"}
+    cannot |= {f"machine.{name}" for name in ("failures", "limits", "memory", "stopping")}
     decide = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") - cannot}
     assert set(train.DECIDES_RESULTS) == decide
 
@@ -215,16 +247,29 @@ def test_pydantic_yaml_and_the_downloader_live_in_one_module_each():
 
 def test_ray_and_rich_are_the_fleets_alone_and_a_node_loads_no_torch_beside_the_training():
     users = {package: {m for m in MODULES if package in imports_of(m)[1]} for package in ("ray", "rich")}
-    assert users == {"ray": {"cluster"}, "rich": {"fleet_table"}}
-    assert closure("cluster") == {"cluster", "errors", "files", "fleet_worker", "lock", "node", "stopping"}
+    assert users == {"ray": {"fleet.cluster"}, "rich": {"fleet.table"}}
+    of_the_fleet = {"fleet.cluster", "fleet.node", "fleet.worker"}
+    assert closure("fleet.cluster") == of_the_fleet | {"errors", "files", "lock", "machine.stopping"}
 
 
 def test_a_node_gets_all_the_code_that_trains():
     with fleet.code_that_trains() as folder:
         there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    needed = closure("stages.train") | closure("cluster")
-    assert there >= {str(path_of(module).relative_to(ROOT)) for module in needed} | {"lib/__init__.py"}
+    needed = {str(path_of(module).relative_to(ROOT)) for module in closure("stages.train") | closure("fleet.cluster")}
+    packages = {f"{Path(name).parent}/__init__.py" for name in needed}
+    assert there >= needed | packages
     assert all(name.endswith(".py") for name in there)
+
+
+def test_the_design_page_lists_every_module_in_its_folder():
+    tree = re.search(r"^```\n(.*?)^```", (ROOT / "docs/design.md").read_text(), flags=re.M | re.S)
+    listed, package = [], ""
+    for line in tree[1].splitlines():
+        if folder := re.match(r"lib/(\w*)/? ", line):
+            package = folder[1]
+        elif file := re.match(r"  (\w+)\.py ", line):
+            listed.append(".".join(filter(None, (package, file[1]))))
+    assert sorted(listed + ["gpu.fused_kernels"]) == MODULES  # that is told beside gpu.fused
 
 
 @pytest.mark.parametrize("stage", ["plan", "download", "report"])
@@ -234,7 +279,7 @@ def test_torch_is_for_training_alone(stage):
 
 
 def test_only_the_plan_stage_opens_params_yaml():
-    for path in [*(ROOT / "lib").glob("*.py"), *(ROOT / "stages").glob("*.py")]:
+    for path in [*(ROOT / "lib").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         opens = re.search(r"""(open|Path)\(["']params\.yaml""", path.read_text())
         assert bool(opens) == (path == ROOT / "stages/plan.py"), path
 

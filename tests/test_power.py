@@ -11,9 +11,9 @@ from statsmodels.stats.power import TTestPower
 
 from lib import table1
 from lib.metrics import RunMetrics
-from lib.paired import Comparison, t_test
-from lib.power import MOST, POWER, measured, power, seeds_needed
-from lib.results import comparisons_of
+from lib.report.results import comparisons_of
+from lib.stats.paired import Comparison, t_test
+from lib.stats.power import MOST, POWER, measured, power, seeds_needed
 from tools import power as tool
 
 

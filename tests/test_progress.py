@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lib.machine.stopping import ENDS_WITH_PARENT
 from lib.metrics import EpochRecord
 from lib.progress import Progress, duration
-from lib.stopping import ENDS_WITH_PARENT
 
 TITLE = "run 3 of 16  resnet110-baseline-0 (110 layers, synthetic)"
 

@@ -8,10 +8,11 @@ import xml.etree.ElementTree as ET
 import pytest
 from runs import NETWORKS_PLANNED, all_runs, run_of, run_with
 
-from lib import claims_figure, drawing, figure4
+from lib import figure4
 from lib.files import canonical_json
 from lib.metrics import write_metrics
 from lib.recipe import OF_THE_STUDY
+from lib.report import claims_figure, drawing
 from stages import report
 
 

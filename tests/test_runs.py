@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lib import fleet_table
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.errors import StageError
-from lib.fleet_plan import Member
-from lib.fleet_table import FleetTable
+from lib.fleet import table as fleet_table
+from lib.fleet.plan import Member
+from lib.fleet.table import FleetTable
 from lib.runs import Pace, Run, on_cores
 from tests.making import CARD
 from tests.test_progress import Clock
@@ -112,7 +112,7 @@ def test_a_run_that_is_resumed_for_its_last_epoch_tells_no_pace(tmp_path: Path, 
 
 def test_as_many_runs_at_once_as_cores_and_memory_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lib.runs.cores", lambda: 64)
-    monkeypatch.setattr("lib.limits.memory", lambda: 13e9)
+    monkeypatch.setattr("lib.machine.limits.memory", lambda: 13e9)
     assert on_cores() == 3
     monkeypatch.setattr("lib.runs.cores", lambda: 2)
     assert on_cores() == 2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.sample import Sample
+from lib.stats.sample import Sample
 
 NEVER = math.inf
 

@@ -1,4 +1,4 @@
-"""lib/stopping.py in real processes: signals wherever they come, and the death of the parent."""
+"""lib/machine/stopping.py in real processes: signals wherever they come, and the death of the parent."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ import os, sys, time
 from pathlib import Path
 from lib.errors import errors_exit
 from lib.files import write_whole
-from lib.stopping import Stop
+from lib.machine.stopping import Stop
 
 def reached(place):
     print(place, flush=True)
@@ -241,7 +241,7 @@ CHILD = """
 import os, time
 from pathlib import Path
 from lib.errors import errors_exit
-from lib.stopping import Stop
+from lib.machine.stopping import Stop
 
 stop = Stop()
 with errors_exit("train"):
@@ -306,7 +306,7 @@ LATE = """
 import os, time
 from pathlib import Path
 from lib.errors import errors_exit
-from lib.stopping import Stop
+from lib.machine.stopping import Stop
 
 parent = os.getppid()  # it lives until this process has said who it is
 print(os.getpid(), flush=True)

@@ -17,9 +17,9 @@ from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.errors import Stopped
 from lib.files import canonical_json, write_whole
+from lib.machine.stopping import Stop
 from lib.metrics import read_metrics, write_metrics
 from lib.runs import Run
-from lib.stopping import Stop
 from stages.train import checkpoints_of, outputs_of
 from tests.crashing import clean_process
 from tests.making import CARD, IC_CARD

@@ -19,9 +19,9 @@ from lib.batches import Batches, channel_statistics
 from lib.card import VALIDATION, RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.errors import BadInput
+from lib.machine.stopping import ENDS_WITH_PARENT, Stop, Stopped
 from lib.metrics import read_metrics
 from lib.resnet import ResNet
-from lib.stopping import ENDS_WITH_PARENT, Stop, Stopped
 from lib.turns import in_turns
 from stages import train
 from tests.making import CARD, IC_CARD

@@ -14,8 +14,8 @@ from torch.nn import functional
 from lib import optimizer as optimizers
 from lib import training
 from lib.checkpoint import Snapshot
-from lib.device import circumstances
 from lib.errors import BadInput
+from lib.machine.device import circumstances
 from lib.metrics import EpochRecord
 from lib.training import Batch, Recipe, Tally
 

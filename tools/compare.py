@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lib import cells, circumstances, claims, markdown, plan
-from lib.arms import Arm, arms_of, unequal_seeds
+from lib import plan
 from lib.card import RunName
 from lib.errors import BadInput, errors_exit
 from lib.metrics import RunMetrics
-from lib.paired import LEVEL, Comparison, compare, corrected, several
 from lib.paper import model_name, ordering_name
-from lib.results import read_so_far, read_study
+from lib.report import cells, circumstances, claims, markdown
+from lib.report.results import read_so_far, read_study
+from lib.stats.arms import Arm, arms_of, unequal_seeds
+from lib.stats.paired import LEVEL, Comparison, compare, corrected, several
 from lib.table1 import DECIMALS, accuracy
 from lib.words import counted, nearest, some
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from lib import cifar10, limits, training
+from lib import cifar10, training
 from lib.card import RunCard
 from lib.checkpoint import KEPT
-from lib.device import circumstances, convolves_in_bfloat16, cores, make_deterministic, pick_device, threads_for
 from lib.errors import StageError
-from lib.failures import failures_explained
+from lib.machine import limits
+from lib.machine.device import circumstances, convolves_in_bfloat16, cores, make_deterministic, pick_device, threads_for
+from lib.machine.failures import failures_explained
 from lib.progress import duration
 from lib.words import counted
 from stages import train

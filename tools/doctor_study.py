@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lib.card import RunCard
 from lib.metrics import RunMetrics, read_metrics
-from lib.results import read_study
+from lib.report.results import read_study
 from lib.words import counted
 from tools.doctor import BAD, NOTE, OK, Finding
 from tools.doctor_project import DATA, METRICS, PLAN, Kept, Project, attempt, size

@@ -19,10 +19,10 @@ from lib import training
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.cifar10 import OFFICIAL_FILES
-from lib.device import Circumstances
 from lib.errors import errors_exit
-from lib.fleet_plan import Member, jobs_for
-from lib.fleet_worker import Came
+from lib.fleet.plan import Member, jobs_for
+from lib.fleet.worker import Came
+from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord
 from lib.plan import read_study
 from lib.progress import duration

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import markdown, table1
+from lib import table1
 from lib.errors import BadInput, errors_exit
-from lib.paired import LEVEL, Comparison
 from lib.plan import read_study
-from lib.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
-from lib.results import comparisons_of, read_so_far
+from lib.report import markdown
+from lib.report.results import comparisons_of, read_so_far
+from lib.stats.paired import LEVEL, Comparison
+from lib.stats.power import ASSUMED, MOST, POWER, Spread, measured, seeds_needed
 from lib.words import counted
 
 POINTS = ("0.2", "0.5", "1", "2", "5")

@@ -22,9 +22,9 @@ from lib import cifar10
 from lib.cards import read_cards
 from lib.errors import BadInput, StageError, ending_of, errors_exit, status_of
 from lib.files import failures_named
+from lib.machine.stopping import ENDS_WITH_PARENT, Stop
 from lib.metrics import read_metrics
 from lib.runs import Pace, Run, on_cores
-from lib.stopping import ENDS_WITH_PARENT, Stop
 from lib.words import some
 from stages.train import checkpoint_root, checkpoints_of, outputs_of, weights_file
 

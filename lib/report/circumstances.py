@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lib.arms import arms_of
-from lib.commit import Commit
 from lib.metrics import RunMetrics
-from lib.panels import orderings_of, panels_of
 from lib.paper import TEST_IMAGES, data_name, ordering_name, split_of
 from lib.recipe import departures
 from lib.recipe import in_full as recipe_in_full
+from lib.report.commit import Commit
+from lib.report.panels import orderings_of, panels_of
+from lib.stats.arms import arms_of
 from lib.words import counted, some
 
 HELD_OUT = (

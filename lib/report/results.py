@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.arms import BASELINE
 from lib.card import CURE, RunName, is_wanted
 from lib.errors import BadInput
 from lib.files import failures_named, read_json
 from lib.metrics import RunMetrics, read_metrics
 from lib.paper import ordering_name
 from lib.recipe import is_sound
+from lib.stats.arms import BASELINE
 from lib.words import some
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.errors import StageError, TryAgain
-from lib.fleet_worker import Came, Order
+from lib.fleet.worker import Came, Order
 from lib.runs import Run
 from lib.turns import AT_ONCE
 

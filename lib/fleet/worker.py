@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lib import lock, node
+from lib import lock
 from lib.errors import BadInput, StageError, TryAgain, printable
 from lib.files import write_whole
+from lib.fleet import node
 
 CHECKPOINT = re.compile(r"epoch-(\d{4,9})\.ckpt")
 LOG_BYTES = 20_000  # kept of the end of a log, and of errors before it

@@ -24,7 +24,7 @@ import ray  # noqa: E402  # reads these on import
 from ray import exceptions  # noqa: E402
 
 from lib.errors import BadInput, Stopped, TryAgain  # noqa: E402
-from lib.fleet_worker import News, Order, Worker  # noqa: E402
+from lib.fleet.worker import News, Order, Worker  # noqa: E402
 
 LOCAL = "local"
 AUTO = "auto"

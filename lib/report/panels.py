@@ -4,9 +4,9 @@ import dataclasses
 import string
 from collections.abc import Sequence
 
-from lib.arms import arms_of
 from lib.metrics import RunMetrics
 from lib.paper import data_name, model_name
+from lib.stats.arms import arms_of
 
 LEAST_HEIGHT = 0.05  # in accuracy, that each curve must rise above the axis's lower end; else all are shown whole
 FEW_EPOCHS = 10  # up to this many are marked

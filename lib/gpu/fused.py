@@ -13,7 +13,7 @@ import torch
 import triton
 from torch import nn
 
-from lib import fused_kernels as kernels
+from lib.gpu import fused_kernels as kernels
 
 TILE = 4096  # values per program at a time
 WARPS = 4  # per program

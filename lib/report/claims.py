@@ -6,12 +6,13 @@ from functools import partial
 
 import pandas as pd
 
-from lib import cells, convergence, markdown
-from lib.arms import arms_of
 from lib.metrics import RunMetrics
-from lib.paired import Comparison, against_baselines, corrected, several
 from lib.paper import model_name, split_of, unit_name
-from lib.sample import Sample
+from lib.report import cells, markdown
+from lib.stats import convergence
+from lib.stats.arms import arms_of
+from lib.stats.paired import Comparison, against_baselines, corrected, several
+from lib.stats.sample import Sample
 from lib.table1 import NAMES
 
 ONE_SEED = (

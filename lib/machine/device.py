@@ -7,8 +7,8 @@ import os
 import torch
 from torch.utils import deterministic
 
-from lib import limits
 from lib.errors import BadInput
+from lib.machine import limits
 from lib.words import counted
 
 OF_BFLOAT16 = ("bf16", "ne_convert")  # in the names of CPU capabilities

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scipy.stats import chi2, f, ncf
 
-from lib.paired import LEVEL, Comparison
+from lib.stats.paired import LEVEL, Comparison
 
 POWER = 0.8  # the probability of detecting a real difference
 MOST = 1000  # seeds; no study has more

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from lib import cells, claims, table1
-from lib.page import Section, Table
-from lib.paired import Comparison, several
+from lib import table1
 from lib.paper import data_name, split_of
+from lib.report import cells, claims
+from lib.report.page import Section, Table
+from lib.stats.paired import Comparison, several
 
 NOT_THE_PAPERS = "The paper’s values are set beside its own networks, of 110 and 164 layers on CIFAR-10: not these."
 CLAIMS = "Faster and more stable?"

@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from lib.look import legible
+from lib.report.look import legible
 
 HERE = Path(__file__).parent  # the template, the style and the script lie beside this file
 BACKGROUND = {"light": "#ffffff", "dark": "#14181d"}
@@ -92,7 +92,7 @@ class Page:
 
     summary: str  # what the results are worth, in one line
     warnings: Sequence[str]  # what a reader must know before all else
-    figure: dict[str, Any]  # as lib.curves.figure4 gives it
+    figure: dict[str, Any]  # as lib.report.curves.figure4 gives it
     sections: Sequence[Section]
     facts: Mapping[str, str]  # what was run
 

@@ -2,8 +2,8 @@
 
 import math
 
-from lib.paired import Comparison
-from lib.sample import Sample
+from lib.stats.paired import Comparison
+from lib.stats.sample import Sample
 
 COMPARISON = ("Difference to baseline", "95 % interval", "Wins", "Holm p")  # column heads of `comparison`
 NUMBERS = ("Difference to baseline", "Interval low", "Interval high", "Pairs", "Wins", "p", "Holm p")  # of `numbers`

@@ -1,4 +1,4 @@
-"""The kernels of lib/fused.py, in Triton's language.
+"""The kernels of lib/gpu/fused.py, in Triton's language.
 
 Maps are rows (N H W, C), the memory order of channels-last. Several programs sum over all rows, a chunk each; the last
 to finish adds up what all have left in `partial`, in program order.

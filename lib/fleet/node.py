@@ -16,9 +16,9 @@ from pathlib import Path
 
 from lib.errors import BadInput
 from lib.files import write_whole
-from lib.stopping import ENDS_WITH_PARENT
+from lib.machine.stopping import ENDS_WITH_PARENT
 
-CODE = Path(__file__).parents[1]  # on a node, where Ray has put it
+CODE = Path(__file__).parents[2]  # on a node, where Ray has put it
 LEFT = 14 * 24 * 3600  # seconds after which unused folders are deleted
 
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import drawing
-from lib.claims import MEASURES, Row
 from lib.paper import ordering_name
+from lib.report import drawing
+from lib.report.claims import MEASURES, Row
 
 HOLLOW = "above the last epoch: never got there"
 WIDTH = 0.8  # of a network's marks; networks are 1 apart

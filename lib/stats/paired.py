@@ -12,9 +12,9 @@ import numpy as np
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from lib.arms import Arm, with_baselines
 from lib.metrics import RunMetrics
-from lib.sample import Sample
+from lib.stats.arms import Arm, with_baselines
+from lib.stats.sample import Sample
 
 LEVEL = 0.05  # of the tests; the intervals cover 1 - LEVEL
 EQUAL = 1e-12  # less than any step of an accuracy, more than a difference's rounding error

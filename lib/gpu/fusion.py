@@ -1,7 +1,7 @@
 """Our own Triton kernels on a GPU, in train mode: what they replace, and when they are used.
 
-They compute everything between two convolutions (lib/fused.py), and the convolutions for which cuDNN is slow
-(lib/convolved.py).
+They compute everything between two convolutions (lib/gpu/fused.py), and the convolutions for which cuDNN is slow
+(lib/gpu/convolved.py).
 
 PyTorch launches kernels per layer: around each convolution of these networks about ten, too small to fill a GPU.
 Results are the same up to rounding; dropout's draws differ, not their distribution.
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib.failures import is_of_memory
 from lib.ic import IC
+from lib.machine.failures import is_of_memory
 
 SWITCH = "IC_FUSE_LAYERS"  # environment variable; 0: PyTorch's own kernels
 
@@ -28,7 +28,7 @@ def works() -> bool:
     if os.environ.get(SWITCH, "1") == "0":
         return False
     try:
-        from lib import convolved, fused
+        from lib.gpu import convolved, fused
 
         for kernels in (fused, convolved):
             kernels.trial(torch.device("cuda"))
@@ -69,7 +69,7 @@ class Pass:
 
     @staticmethod
     def _one(maps: torch.Tensor, layer: nn.Module | torch.Tensor) -> torch.Tensor:
-        from lib import convolved
+        from lib.gpu import convolved
 
         if isinstance(layer, torch.Tensor):
             return maps + layer
@@ -85,7 +85,7 @@ class Pass:
         relu_after: bool,
     ) -> torch.Tensor:
         """Maps after a normalising layer and what is fused with it: a ReLU before, an addition and a ReLU after."""
-        from lib import fused
+        from lib.gpu import fused
 
         norm, p = (layer.normalise, layer.drop.p) if isinstance(layer, IC) else (layer, 0.0)
         number, counter = next(self.counters)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from lib.checkpoint import Damaged
 from lib.errors import BadInput, StageError, TryAgain, ending_of
-from lib.fleet_plan import Job, Member, jobs_for
-from lib.fleet_worker import Began, Came, Ended, News, Order
+from lib.fleet.plan import Job, Member, jobs_for
+from lib.fleet.worker import Began, Came, Ended, News, Order
 
 DEATHS = 3  # of a run's workers in a row, without a new epoch in between: then the run counts as failed
 PAUSE = 5  # seconds before a retry, times the deaths so far: Ray takes a while to notice that a node is gone
@@ -18,7 +18,7 @@ TRIED_AGAIN = {TryAgain.status, 128 + signal.SIGINT, 128 + signal.SIGTERM}  # ex
 
 
 class Engine(Protocol):
-    """What the driver needs from a cluster (lib/cluster.py)."""
+    """What the driver needs from a cluster (lib/fleet/cluster.py)."""
 
     @property
     def gpus(self) -> int: ...
@@ -30,7 +30,7 @@ class Engine(Protocol):
 
 
 class Display(Protocol):
-    """Shows a user what happens (lib/fleet_table.py)."""
+    """Shows a user what happens (lib/fleet/table.py)."""
 
     def epoch(self, line: str) -> None: ...
     def say(self, line: str) -> None: ...

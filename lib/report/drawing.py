@@ -9,7 +9,7 @@ import matplotlib
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib.look import looks
+from lib.report.look import looks
 
 LETTERS_TO_AN_INCH = 13  # in a title, at most
 NO_BREAK = "\u00a0"  # a space

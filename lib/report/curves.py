@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lib.look import looks
 from lib.metrics import RunMetrics
-from lib.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
 from lib.paper import ordering_name, split_of
-from lib.sample import Sample
+from lib.report.look import looks
+from lib.report.panels import FEW_EPOCHS, LEAST_HEIGHT, Panel, comparable, orderings_of, panels_of
+from lib.stats.sample import Sample
 from lib.table1 import Row
 
 

@@ -1,0 +1,1 @@
+"""The fleet: runs on many machines, any process of which may die at any time."""
