@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib import cast
 from lib.checkpoint import Snapshot
 from lib.errors import BadInput
-from lib.gpu import captured
+from lib.gpu import captured, cast
 from lib.gpu.captured import Batch
 from lib.metrics import EpochRecord
 from lib.optimizer import SGD, Adam

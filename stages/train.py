@@ -40,7 +40,6 @@ ROOT = Path(__file__).parents[1]
 DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "lib/batches.py",
     "lib/card.py",
-    "lib/cast.py",
     "lib/cifar10.py",
     "lib/dropout.py",
     "lib/ic.py",
@@ -48,6 +47,7 @@ DECIDES_RESULTS = (  # a checkpoint made by other versions of these is not used
     "lib/resnet.py",
     "lib/training.py",
     "lib/gpu/captured.py",
+    "lib/gpu/cast.py",
     "lib/gpu/convolved.py",
     "lib/gpu/fused.py",
     "lib/gpu/fused_kernels.py",

@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import cast
-from lib.gpu import fusion
+from lib.gpu import cast, fusion
 from lib.ic import IC
 from lib.resnet import ResNet
 

@@ -94,7 +94,7 @@ ARROWS = {
         "stats.paired",
         "stats.sample",
     },
-    "training": {"cast", "checkpoint", "metrics", "optimizer", "gpu.captured"},
+    "training": {"checkpoint", "metrics", "optimizer", "gpu.captured", "gpu.cast"},
     "fleet.cluster": {"fleet.worker"},
     "fleet.driver": {"checkpoint", "fleet.plan", "fleet.worker"},
     "fleet.node": {"machine.stopping"},
