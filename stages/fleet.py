@@ -23,7 +23,7 @@ from lib.card import RunCard
 from lib.errors import BadInput, StageError, Stopped, errors_exit, status_of
 from lib.fleet import dvc, node
 from lib.fleet.driver import Fleet
-from lib.fleet.plan import Member, held
+from lib.fleet.members import Member, held
 from lib.machine.stopping import Stop
 from lib.runs import on_cores
 from stages.train import ROOT, checkpoints_of

@@ -12,9 +12,9 @@ from lib import lock
 from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot, read_checkpoint
 from lib.errors import BadInput, Stopped
-from lib.fleet import driver as fleet
+from lib.fleet import driver
 from lib.fleet.driver import DEATHS, Fleet
-from lib.fleet.plan import Member, held, jobs_for
+from lib.fleet.members import Member, held, jobs_for
 from lib.fleet.worker import Began, Came, Ended, Order
 from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord
@@ -89,7 +89,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Member:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "PAUSE", 0)
+    monkeypatch.setattr(driver, "PAUSE", 0)
 
 
 def began(node: str, versions: Mapping[str, str] = VERSIONS) -> Began:
@@ -306,7 +306,7 @@ def test_a_gpu_that_torch_does_not_see_is_named(run: Member, tmp_path: Path) -> 
 
 
 def test_that_no_node_has_a_place_is_said_once(run: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "IDLE", -1)
+    monkeypatch.setattr(driver, "IDLE", -1)
     fine = [BEGAN, checkpoint(run, 2, tmp_path / "node"), Ended(0, "")]
     said = go(ScriptedEngine(fine), run)
     assert ["nothing is under way" in line for line in said] == [True, False]

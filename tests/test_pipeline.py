@@ -65,7 +65,7 @@ ARROWS = {
         "fleet.driver",
         "fleet.dvc",
         "fleet.node",
-        "fleet.plan",
+        "fleet.members",
         "fleet.table",
         "machine.stopping",
     },
@@ -96,10 +96,10 @@ ARROWS = {
     },
     "training": {"checkpoint", "metrics", "optimizer", "gpu.captured", "gpu.cast"},
     "fleet.cluster": {"fleet.worker"},
-    "fleet.driver": {"checkpoint", "fleet.plan", "fleet.worker"},
+    "fleet.driver": {"checkpoint", "fleet.members", "fleet.worker"},
     "fleet.node": {"machine.stopping"},
-    "fleet.plan": {"card", "checkpoint", "runs", "turns", "fleet.worker"},
-    "fleet.table": {"runs", "fleet.plan"},
+    "fleet.members": {"card", "checkpoint", "runs", "turns", "fleet.worker"},
+    "fleet.table": {"runs", "fleet.members"},
     "fleet.worker": {"lock", "fleet.node"},
     "gpu.fused": {"gpu.fused_kernels"},
     "gpu.fusion": {"ic", "gpu.convolved", "gpu.fused", "machine.failures"},
@@ -198,7 +198,9 @@ def test_deps_of_a_stage_are_exactly_its_import_closure(stage):
 
 
 def test_the_report_lists_what_lies_beside_the_page():
-    beside = {str(path.relative_to(ROOT)) for path in (ROOT / "lib").rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    beside = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "lib").rglob("*.*") if path.suffix not in (".py", ".pyc", "")
+    }
     listed = {dep for dep in PIPELINE["stages"]["report"]["deps"] if dep.startswith("lib/") and not dep.endswith(".py")}
     assert listed == beside == {"lib/report/page.css", "lib/report/page.html", "lib/report/page.js"}
 

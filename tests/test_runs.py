@@ -11,7 +11,7 @@ from lib.card import RunCard
 from lib.checkpoint import Checkpoints
 from lib.errors import StageError
 from lib.fleet import table as fleet_table
-from lib.fleet.plan import Member
+from lib.fleet.members import Member
 from lib.fleet.table import FleetTable
 from lib.runs import Pace, Run, on_cores
 from tests.making import CARD

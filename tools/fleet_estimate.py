@@ -20,7 +20,7 @@ from lib.card import RunCard
 from lib.checkpoint import Checkpoints, Snapshot
 from lib.cifar10 import OFFICIAL_FILES
 from lib.errors import errors_exit
-from lib.fleet.plan import Member, jobs_for
+from lib.fleet.members import Member, jobs_for
 from lib.fleet.worker import Came
 from lib.machine.device import Circumstances
 from lib.metrics import EpochRecord

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from lib.checkpoint import Damaged
 from lib.errors import BadInput, StageError, TryAgain, ending_of
-from lib.fleet.plan import Job, Member, jobs_for
+from lib.fleet.members import Job, Member, jobs_for
 from lib.fleet.worker import Began, Came, Ended, News, Order
 
 DEATHS = 3  # of a run's workers in a row, without a new epoch in between: then the run counts as failed

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lib.fleet.plan import STATUSES, Member
+from lib.fleet.members import STATUSES, Member
 from lib.runs import Pace
 
 SECONDS_BETWEEN_LOOKS = 0.5
