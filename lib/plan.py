@@ -5,7 +5,7 @@ import decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from lib.card import BASELINES, NAME, VALIDATION, RunCard, depth
 from lib.errors import BadInput
@@ -99,6 +99,12 @@ class Study(Strict):
     networks: Annotated[dict[Name, Network], Field(min_length=1)]
     orderings: Annotated[list[OrderingName], Field(min_length=1), AfterValidator(distinct)]
     report: Report
+    _set_by_preset: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def set_by_preset(self) -> tuple[str, ...]:
+        """The keys whose top-level values count for nothing under this preset."""
+        return self._set_by_preset
 
     def cards(self) -> list[RunCard]:
         """One card per network, ordering and seed, in Table 1's order."""
@@ -181,7 +187,9 @@ def _with_preset(path: Path, params: dict[str, Any], preset: str, overrides: Any
             )
         merged["networks"] = networks | {name: each for name, each in overrides["networks"].items() if name in networks}
     try:
-        return Study.model_validate(merged)
+        study = Study.model_validate(merged)
+        study._set_by_preset = tuple(overrides)
+        return study
     except ValidationError as error:
         # A mistyped key is also a missing one: the unknown key says more.
         first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")

@@ -25,7 +25,8 @@ def main() -> None:
                 if path.name not in named and is_made_here(path):
                     path.unlink()
         runs = counted(len(study.cards()), "run")
-        print(f"plan: {runs} of preset {study.preset}, of {counted(study.epochs, 'epoch')} each")
+        sets = f" (which itself sets {', '.join(study.set_by_preset)})" if study.set_by_preset else ""
+        print(f"plan: {runs} of preset {study.preset}{sets}, of {counted(study.epochs, 'epoch')} each")
         if "baseline" not in study.orderings:
             print("plan: baseline is not among the orderings: there is nothing to compare them with, and no statistics")
 

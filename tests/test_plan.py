@@ -79,6 +79,15 @@ def test_the_original_recipe_is_what_it_was():
     assert (steps["learning_rate_steps"], steps["learning_rate_factor"]) == ([80, 120, 160], 0.1)
 
 
+def test_the_stage_tells_what_the_preset_sets_itself(tmp_path):
+    """`-S epochs=120` changes nothing under a preset that sets epochs."""
+    assert "runs of preset replication, of " in plan(tmp_path, PARAMS).stdout
+    (tmp_path / "rehearsal").mkdir()
+    told = plan(tmp_path / "rehearsal", PARAMS.replace("preset: replication", "preset: rehearsal", 1)).stdout
+    sets = "dataset, train_images, test_images, batch_size, epochs, networks, report"
+    assert f"16 runs of preset rehearsal (which itself sets {sets}), of 3 epochs each" in told
+
+
 def test_a_preset_that_names_one_network_leaves_the_others(tmp_path):
     one = "{replication: {networks: {resnet164: {block: basic, blocks_per_stage: 5}}}}"
     sizes = {key: each.blocks_per_stage for key, each in study_of(tmp_path, with_key("presets", one)).networks.items()}
