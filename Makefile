@@ -26,7 +26,7 @@ fleet: env-fleet  ## all stale runs on this machine or a Ray cluster (FLEET="--a
 power: env  ## how many seeds detect a difference of d points, at the spread measured so far (POINTS="0.3 1")
 	@python -m tools.power $(POINTS)
 
-compare: env  ## compare two orderings (PAIRS="conv_relu_ic:ic_conv_relu"), or all with themselves before an experiment (PAIRS="--with HEAD")
+compare: env  ## compare two orderings (PAIRS="A:B --measure area"), or each with itself before an experiment (PAIRS="--with HEAD")
 	@python -m tools.compare $(or $(PAIRS),--help)
 
 doctor:  ## check this machine and this project, change nothing, say how to fix what is wrong

@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from runs import NETWORKS, arm_of, write_study
+from committing import git
+from runs import NETWORKS, arm_of, run_with, write_study
 from scipy.stats import ttest_rel
 
 from lib.metrics import RunMetrics
@@ -16,39 +16,39 @@ from tools import compare as tool
 from tools.revision import at_revision
 
 ORDERINGS = ["conv_relu_ic", "ic_conv_relu", "baseline"]
+BEFORE, AFTER = [0.51, 0.62, 0.70], [0.541, 0.642, 0.743]  # accuracies of the seeds 0, 1, 2
 BASELINE = arm_of([0.50, 0.60, 0.70])
-IC = arm_of([0.51, 0.62, 0.70], ordering="conv_relu_ic")
-MORE_DROPOUT = [0.541, 0.642, 0.743]
+IC = arm_of(BEFORE, ordering="conv_relu_ic")
 
 
-def with_recipe(runs: Sequence[RunMetrics], **changed: float) -> list[RunMetrics]:
+def with_p(runs: Sequence[RunMetrics], p: float) -> list[RunMetrics]:
     return [
-        dataclasses.replace(run, facts=dataclasses.replace(run.facts, recipe=run.facts.recipe | changed))
+        dataclasses.replace(run, facts=dataclasses.replace(run.facts, recipe=run.facts.recipe | {"dropout_p": p}))
         for run in runs
     ]
 
 
-CHANGED = with_recipe(arm_of(MORE_DROPOUT, ordering="conv_relu_ic"), dropout_p=0.1)
-
-
-def git(folder: Path, *arguments: str) -> None:
-    names = {f"GIT_{role}_{what}": "x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, env=os.environ | names)
+def trained(folder: Path, runs: Sequence[RunMetrics], **params: object) -> None:
+    """As an experiment leaves it."""
+    for path in folder.glob("metrics/*.json"):
+        path.unlink()
+    write_study(folder, runs, **({"orderings": ORDERINGS} | params))
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """A project of DVC's with these runs and parameters committed, as the working directory."""
+    """A repository with these runs and parameters committed, as the working directory."""
+    for name in [each for each in os.environ if each.startswith("GIT_")]:  # as within a hook
+        monkeypatch.delenv(name)
 
-    def make(runs: Sequence[RunMetrics], **params: float) -> Path:
+    def make(runs: Sequence[RunMetrics], folder: Path = tmp_path, **params: object) -> Path:
         git(tmp_path, "init", "-q")
-        (tmp_path / ".dvc").mkdir()
-        (tmp_path / ".dvc/config").write_text("")
-        write_study(tmp_path, runs, ORDERINGS, **params)
+        folder.mkdir(exist_ok=True)
+        trained(folder, runs, **params)
         git(tmp_path, "add", "-A")
         git(tmp_path, "commit", "-qm", "before")
-        monkeypatch.chdir(tmp_path)
-        return tmp_path
+        monkeypatch.chdir(folder)
+        return folder
 
     return make
 
@@ -63,121 +63,138 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
+@pytest.fixture
+def refused(told: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The line it ends with."""
+
+    def call(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            told(*arguments)
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return call
+
+
 def rows_of(out: str) -> list[list[str]]:
     lines = [line for line in out.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def changed_in(out: str) -> str:
+    (line,) = [line for line in out.splitlines() if line.startswith("changed: ")]
+    return line
+
+
+# ---- what it tells
+
+
 def test_the_difference_is_what_is_here_minus_what_is_there_paired_by_seed(project, told):
     folder = project([*IC, *BASELINE])
-    write_study(folder, [*CHANGED, *BASELINE], ORDERINGS, dropout_p=0.1)
+    trained(folder, [*with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), *BASELINE], dropout_p=0.1)
     out = told("--with", "HEAD", "conv_relu_ic")
     (row,) = rows_of(out)
     assert row[:5] == ["ResNet", "110", "Conv2D-ReLU-IC", "the same at HEAD", "+0.0320"] and row[6] == "3/3"
-    before = [run.test_accuracy for run in IC]
-    assert row[7] == f"{min(4 * ttest_rel(MORE_DROPOUT, before).pvalue, 1):.4f}", "one ordering in four networks"
+    assert row[7] == f"{min(4 * ttest_rel(AFTER, BEFORE).pvalue, 1):.4f}", "one ordering in four networks"
     here, there, changed = out.split("\n\n")[0].splitlines()[-3:]
     assert "dropout p = 0.1" in here and "dropout" not in there and there.startswith("at HEAD: CIFAR-10 ")
     assert changed == "changed: dropout_p 0.1 (at HEAD 0.05)"
 
 
-def test_what_gave_the_same_results_is_left_out_and_not_corrected_for(project, told):
+def test_what_the_change_of_parameters_left_as_it_was_is_left_out_and_not_corrected_for(project, told):
     folder = project([*IC, *BASELINE])
-    write_study(folder, [*CHANGED, *BASELINE], ORDERINGS, dropout_p=0.1)
+    trained(folder, [*with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), *BASELINE], dropout_p=0.1)
     out = told("--with", "HEAD")
-    assert "compare: left out, with the same results here and at HEAD: resnet110-baseline\n" in out
+    assert "compare: left out, unchanged since HEAD: resnet110-baseline\n" in out
     assert [row[2] for row in rows_of(out)] == ["Conv2D-ReLU-IC"]
     assert "correction for 11 comparisons" in out, "three orderings in four networks, less one"
 
 
-def test_only_seeds_of_both_are_compared(project, told):
+def test_where_the_code_has_changed_what_is_not_retrained_yet_counts_in_the_correction(project, told):
+    """Otherwise p would rise with each arm that is retrained."""
+    folder = project([*IC, *BASELINE])
+    half = [*arm_of(AFTER, ordering="conv_relu_ic"), *BASELINE]
+    trained(folder, half)
+    out = told("--with", "HEAD")
+    assert "left out" not in out and "for 12 comparisons" in out
+    assert [row[4] for row in rows_of(out)] == ["+0.0320", "+0.0000"]
+    assert changed_in(out) == "changed: no parameter; PyTorch, device or code may have"
+    trained(folder, [*half[:3], *arm_of([0.49, 0.61, 0.72])])
+    assert rows_of(told("--with", "HEAD"))[0] == rows_of(out)[0]
+
+
+def test_a_seed_that_is_not_retrained_is_no_pair_without_a_difference(project, refused):
     folder = project(IC)
-    more = with_recipe(arm_of([0.9, *MORE_DROPOUT[1:], 0.2], ordering="conv_relu_ic")[1:], dropout_p=0.1)
-    write_study(folder, more, ORDERINGS, dropout_p=0.1, seeds=[1, 2, 3])
-    (folder / "metrics/resnet110-conv_relu_ic-0.json").unlink()
-    (row,) = rows_of(told("--with", "HEAD", "conv_relu_ic"))
-    assert row[6] == "2/2"
+    trained(folder, [*arm_of(AFTER, ordering="conv_relu_ic")[:2], IC[2]])
+    line = refused("--with", "HEAD", "conv_relu_ic")
+    assert line.startswith("compare: resnet110-conv_relu_ic: seed 2 has the results that it has at HEAD")
+    assert line.endswith("train what is stale with `dvc repro`")
+
+
+def test_only_changes_that_decide_what_is_compared_are_told(project, told):
+    folder = project(BASELINE, networks={"resnet110": {"block": "basic", "blocks_per_stage": 18}})
+    trained(folder, [run_with([0.4, 0.5, 0.6, 0.7], seed=seed) for seed in range(3)], dropout_p=0.3, epochs=4)
+    assert changed_in(told("--with", "HEAD", "baseline")) == "changed: epochs 4 (at HEAD 3)"
+
+
+def test_only_seeds_of_both_are_compared_and_the_others_named(project, told):
+    folder = project(IC)
+    more = with_p(arm_of([0.9, *AFTER[1:], 0.2], ordering="conv_relu_ic")[1:], 0.1)
+    trained(folder, more, dropout_p=0.1, seeds=[1, 2, 3])
+    out = told("--with", "HEAD", "conv_relu_ic")
+    assert rows_of(out)[0][6] == "2/2"
+    assert "resnet110-conv_relu_ic: seeds 1, 2, 3 here, 0, 1, 2 at HEAD; those of both count" in out
 
 
 def test_without_two_seeds_in_common_the_cure_is_told(project, told):
     folder = project(IC[:1])
-    write_study(folder, CHANGED, ORDERINGS, dropout_p=0.1)
-    assert told("--with", "HEAD", "conv_relu_ic").endswith(f"{tool.CHANCE}: train the same seeds here and at HEAD\n")
+    trained(folder, with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), dropout_p=0.1)
+    last = told("--with", "HEAD", "conv_relu_ic").splitlines()[-1]
+    assert last.startswith(f"{tool.CHANCE}: commit the metrics of two seeds")
 
 
-def test_where_no_parameter_has_changed_it_says_what_may_have(project, told):
-    folder = project(IC)
-    write_study(folder, arm_of(MORE_DROPOUT, ordering="conv_relu_ic"), ORDERINGS)
-    assert "\nchanged: none of the parameters; code, PyTorch or device" in told("--with", "HEAD", "conv_relu_ic")
+# ---- which revision
 
 
-@pytest.mark.parametrize("revision", ["HEAD", "HEAD@{0}", "main", "mine"])
+@pytest.mark.parametrize("revision", ["HEAD", "HEAD@{0}", "main", ":/before", "mine"])
 def test_a_revision_is_whatever_git_or_dvc_calls_so(project, told, revision):
     folder = project(IC)
     git(folder, "branch", "-M", "main")
     git(folder, "update-ref", f"refs/exps/ab/{'c' * 38}/mine", "HEAD")  # where DVC keeps an experiment
-    write_study(folder, CHANGED, ORDERINGS, dropout_p=0.1)
-    assert f"the same at {revision} " in told("--with", revision, "conv_relu_ic")
+    trained(folder, with_p(IC, 0.1), dropout_p=0.1)
+    assert changed_in(told("--with", revision, "conv_relu_ic")) == f"changed: dropout_p 0.1 (at {revision} 0.05)"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--with", "HEAD"], "--with HEAD: the results there are those of here: name another revision"),
-        (["--with", "nope"], "nope: unknown Git revision 'nope': name a commit, a branch or an experiment"),
-        (["--with", ""], ": a name is missing: name a commit"),
-        (["--with", "HEAD", "baseline:conv_relu_ic"], "it is compared with itself at HEAD: name one ordering"),
-        (["--with", "HEAD", "conv_relu"], "has no 'conv_relu', only conv_relu_ic, ic_conv_relu, baseline; did you"),
-        ([], "nothing to compare: name pairs, as ic_conv_relu:baseline, or a revision, as --with HEAD"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused_in_a_line(project, told, capsys, arguments, words):
-    project([run for network in NETWORKS for each in ORDERINGS for run in arm_of([0.5], network, each)])
-    with pytest.raises(SystemExit) as ended:
-        told(*arguments)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("compare: ") and words in line
-
-
-def test_other_test_images_are_not_compared(project, told, capsys):
+def test_two_experiments_of_a_name_are_told_apart_by_their_commits_alone(project, refused):
     folder = project(IC)
-    write_study(folder, arm_of(MORE_DROPOUT, ordering="conv_relu_ic", dataset="synthetic"), ORDERINGS, dataset="auto")
-    with pytest.raises(SystemExit) as ended:
-        told("--with", "HEAD", "conv_relu_ic")
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("compare: at HEAD runs were tested on 10,000 images of CIFAR-10, here on 10,000 images of ")
+    git(folder, "update-ref", f"refs/exps/ab/{'c' * 38}/mine", "HEAD")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "other")
+    git(folder, "update-ref", f"refs/exps/ab/{'d' * 38}/mine", "HEAD")
+    assert "'mine' is more than one revision here: name a commit" in refused("--with", "mine")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("metrics/resnet110-conv_relu_ic-0.json", "is not a run's metrics ('run'): name another revision"),
-        ("params.yaml", "preset: there is no None"),
-    ],
-)
-def test_a_damaged_file_there_is_named_as_git_names_it(project, told, capsys, name, words):
-    folder = project(IC)
-    sound = (folder / name).read_text()
-    (folder / name).write_text("{}")
-    git(folder, "commit", "-qam", "damaged")
-    (folder / name).write_text(sound)
-    with pytest.raises(SystemExit) as ended:
-        told("--with", "HEAD", "conv_relu_ic")
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"compare: HEAD:{name}") and words in line
+@pytest.mark.parametrize("revision", ["nope", "", "-x", "HEAD^{tree}", "HEAD:params.yaml", "a\nb", "*"])
+def test_what_is_no_revision_is_refused_in_a_line(project, refused, revision):
+    project(IC)
+    assert f"{revision!r} is no revision here: name a commit" in refused(f"--with={revision}")
 
 
-def test_outside_a_project_of_dvcs_it_says_so(tmp_path, monkeypatch, told, capsys):
-    write_study(tmp_path, IC, ORDERINGS)
+def test_in_a_folder_of_the_repository_it_is_that_folders_study(project, told, tmp_path):
+    project(arm_of([0.1, 0.2, 0.3], ordering="conv_relu_ic"))
+    folder = project(IC, tmp_path / "mine")
+    trained(folder, with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), dropout_p=0.1)
+    assert rows_of(told("--with", "HEAD", "conv_relu_ic"))[0][4] == "+0.0320"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_a_repository_or_without_metrics_in_it_it_says_so(project, tmp_path, monkeypatch, refused, there):
+    if there:
+        project([])
+    trained(tmp_path, IC)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        told("--with", "HEAD")
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("compare: HEAD: ") and "repository" in line
+    words = "HEAD has no params.yaml and metrics/ in this folder" if there else "'HEAD' is no revision here"
+    assert words in refused("--with", "HEAD")
 
 
 def test_what_was_read_of_a_revision_is_gone_afterwards(project):
@@ -185,3 +202,57 @@ def test_what_was_read_of_a_revision_is_gone_afterwards(project):
     with at_revision("HEAD") as folder:
         assert (folder / "params.yaml").exists()
     assert not folder.exists()
+
+
+# ---- what it does not compare
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--with", "HEAD"], "--with HEAD: the results there are those of here: name a commit"),
+        (["--with", "HEAD", "baseline:conv_relu_ic"], "it is compared with itself at HEAD: name one ordering"),
+        (["--with", "HEAD", "conv_relu"], "conv_relu: it is not planned both here and at HEAD, only conv_relu_ic, "),
+        ([], "nothing to compare: name pairs, as ic_conv_relu:baseline, or a revision, as --with HEAD"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_a_line(project, refused, arguments, words):
+    project([run for network in NETWORKS for each in ORDERINGS for run in arm_of([0.5], network, each)])
+    assert words in refused(*arguments)
+
+
+def test_studies_without_an_arm_in_common_are_not_the_same(project, refused):
+    folder = project(IC)
+    trained(folder, arm_of([0.5] * 3, ordering="relu_ic_conv"), orderings=["relu_ic_conv"])
+    assert "no network is planned in the same ordering here and at HEAD: name" in refused("--with", "HEAD")
+
+
+def test_accuracies_on_other_images_are_not_compared(project, refused):
+    folder = project(IC)
+    trained(folder, arm_of(AFTER, ordering="conv_relu_ic", dataset="synthetic"), dataset="auto")
+    line = refused("--with", "HEAD", "conv_relu_ic")
+    assert "resnet110-conv_relu_ic was tested on 10,000 images of CIFAR-10 at HEAD, on 10,000 images of " in line
+
+
+@pytest.mark.parametrize("measure", ["area", "change"])
+def test_curves_of_unequal_length_are_not_compared(project, refused, measure):
+    folder = project(BASELINE)
+    trained(folder, [run_with([0.4, 0.5, 0.6, 0.7], seed=seed) for seed in range(3)], epochs=4)
+    line = refused("--with", "HEAD", "baseline", "--measure", measure)
+    assert f"--measure {measure}: of curves of 4 and 3 epochs it is not the same" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("metrics/resnet110-conv_relu_ic-0.json", " is not a run's metrics ('run'): name another revision"),
+        ("params.yaml", " cannot be planned here (preset: there is no None, only replication): name another revision"),
+    ],
+)
+def test_a_damaged_file_there_is_named_as_git_names_it(project, refused, name, words):
+    folder = project(IC)
+    sound = (folder / name).read_text()
+    (folder / name).write_text("{}")
+    git(folder, "commit", "-qam", "damaged")
+    (folder / name).write_text(sound)
+    assert refused("--with", "HEAD", "conv_relu_ic") == f"compare: HEAD:{name}{words}"

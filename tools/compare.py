@@ -8,7 +8,7 @@ before the runs, by one measure.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ from lib.errors import BadInput, errors_exit
 from lib.metrics import RunMetrics
 from lib.paper import model_name, ordering_name
 from lib.report import cells, claims, markdown
-from lib.stats.arms import Arm
 from lib.stats.paired import LEVEL, Comparison, compare, corrected, several
 from lib.table1 import DECIMALS, accuracy
 from lib.words import counted
-from tools.compare_arms import Question, with_revision, within
+from tools.compare_arms import Pair, Question, within
+from tools.compare_revision import with_revision
 
 NAMES = ["Model", "Depth", "Ordering", "Compared with"]
 DIFFERENCE = ("Difference", *cells.COMPARISON[1:])
@@ -104,34 +104,43 @@ def main() -> None:
             question = within(arguments.study, arguments.pairs)
         else:
             question = with_revision(arguments.revision, arguments.pairs)
-        if arguments.measure in OF_A_CURVE and any(side.summary["epochs"] < 2 for side in question.sides):
-            raise BadInput(f"--measure {arguments.measure}: one epoch draws no curve: train two or more")
+        if arguments.measure in OF_A_CURVE:
+            require_curves(arguments.measure, [side.summary["epochs"] for side in question.sides])
         print(answer(question, CRITERIA[arguments.measure], arguments.level) or CHANCE + question.cure)
+
+
+def require_curves(measure: str, epochs: Sequence[int]) -> None:
+    """Raises BadInput where histories are no curves, or of unequal length, which is in the measure."""
+    if min(epochs) < 2:
+        raise BadInput(f"--measure {measure}: one epoch draws no curve: train two or more")
+    if len(set(epochs)) > 1:
+        told = " and ".join(map(str, epochs))
+        raise BadInput(f"--measure {measure}: of curves of {told} epochs it is not the same: compare by accuracy")
 
 
 def answer(question: Question, criterion: Criterion, level: float) -> str | None:
     """What was run, a table of the comparisons that have runs, how to read it; None where chance cannot be judged."""
-    there = [(pair.one, pair.other, pair.other_name) for pair in question.pairs if pair.one and pair.other]
     compared = [
         compare(one.measured(criterion.of_run), other.measured(criterion.of_run), criterion.higher_is_better)
-        for one, other, _ in there
+        for one, other, _ in question.pairs
     ]
-    planned = len(question.pairs)
-    results = [each for each in corrected(compared, planned) if each is not None]
+    results = [each for each in corrected(compared, question.planned) if each is not None]
     if not several(results):
         return None
-    rows = [row_of(one, name, result) for (one, _, name), result in zip(there, results, strict=True)]
+    rows = [row_of(pair, result) for pair, result in zip(question.pairs, results, strict=True)]
     table = pd.DataFrame(rows, columns=[*NAMES, *DIFFERENCE])
     table = markdown.bold(table, DIFFERENCE[0], [each.below(level) for each in results])
+    comparisons = counted(question.planned, "comparison")
     return (
         f"{question.in_lines()}\n\n{markdown.table(table, NAMES[:2], len(NAMES))}\n"
-        f"{HOW_TO_READ.format(measure=criterion.words, comparisons=counted(planned, 'comparison'), level=level)}"
+        f"{HOW_TO_READ.format(measure=criterion.words, comparisons=comparisons, level=level)}"
     )
 
 
-def row_of(arm: Arm, compared_with: str, comparison: Comparison) -> list[str]:
+def row_of(pair: Pair, comparison: Comparison) -> list[str]:
     """A row: the arms compared, and the result."""
-    names = [model_name(arm.facts.block), str(arm.facts.depth), ordering_name(arm.facts.ordering), compared_with]
+    facts = pair.one.facts
+    names = [model_name(facts.block), str(facts.depth), ordering_name(facts.ordering), pair.other_name]
     return [*names, *cells.comparison(comparison, DECIMALS)]
 
 

@@ -1,4 +1,4 @@
-"""Which arms are compared: two orderings of one study, or an ordering with itself at another revision."""
+"""Which arms are compared where both are of one study."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from lib import plan
 from lib.card import RunName
 from lib.errors import BadInput
-from lib.paper import data_name, ordering_name
+from lib.paper import ordering_name
 from lib.report.circumstances import in_a_line
 from lib.report.results import read_so_far, read_study
 from lib.stats.arms import Arm, arms_of, unequal_seeds
 from lib.words import nearest, some
-from tools.revision import at_revision
 
 TO_ADD = ": add it to orderings in params.yaml and train it with `dvc repro`"
 TO_RESTORE = "restore the file, as by `git checkout`"
@@ -26,7 +25,7 @@ class Side(NamedTuple):
 
     summary: dict[str, Any]
     arms: Mapping[ArmKey, Arm]
-    place: str = ""  # "at HEAD"; nothing for what lies here
+    place: str  # "at HEAD"; nothing for what lies here
 
     def in_a_line(self) -> str:
         """What was run. Needs an arm."""
@@ -37,19 +36,20 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An arm, the one it is compared with, and how a table names that. None for one without a finished run."""
+    """An arm, the one it is compared with, and how a table names that one."""
 
-    one: Arm | None
-    other: Arm | None
+    one: Arm
+    other: Arm
     other_name: str
 
 
 class Question(NamedTuple):
-    """What is compared, and how to get seeds in common where there are none."""
+    """What is compared."""
 
     sides: Sequence[Side]
-    pairs: Sequence[Pair]
-    cure: str
+    pairs: Sequence[Pair]  # those with finished runs
+    planned: int  # all, for the correction
+    cure: str  # how to get two seeds in common
     changed: str = ""  # between the sides
 
     def in_lines(self) -> str:
@@ -70,48 +70,22 @@ def within(folder: Path | None, texts: Sequence[str]) -> Question:
         if text.count(":") != 1 or one == other:
             raise BadInput(f"{text}: write two orderings with a colon between, as ic_conv_relu:baseline")
         for ordering in (one, other):
-            require_known(text, ordering, orderings, "the study", "" if folder else TO_ADD)
+            if ordering not in orderings:
+                only = f"only {', '.join(orderings)}{'' if folder else TO_ADD}{nearest(ordering, orderings)}"
+                raise BadInput(f"{text}: the study has no {ordering!r}, {only}")
         pairs.setdefault(frozenset((one, other)), (one, other))
-    orders = {ordering for pair in pairs.values() for ordering in pair}
-    asked = [key for key in keys_of(summary) if key[1] in orders]
-    side = side_of(summary, metrics, asked, "compare", TO_RESTORE if folder else None)
+    either = {ordering for pair in pairs.values() for ordering in pair}
+    asked = [key for key in keys_of(summary) if key[1] in either]
+    side = side_of(summary, metrics, asked, cure=TO_RESTORE if folder else None)
     if unequal := unequal_seeds(list(side.arms.values())):
         print(f"compare: {unequal}" + ": train the others with `dvc repro`" * (not folder))
+    keys = [((network, one), (network, other)) for network in summary["networks"] for one, other in pairs.values()]
     found = [
-        Pair(side.arms.get((network, one)), side.arms.get((network, other)), ordering_name(other))
-        for network in summary["networks"]
-        for one, other in pairs.values()
+        Pair(side.arms[one], side.arms[other], ordering_name(other[1]))
+        for one, other in keys
+        if one in side.arms and other in side.arms
     ]
-    return Question([side], found, "" if folder else more_seeds(side.summary))
-
-
-def with_revision(revision: str, orderings: Sequence[str]) -> Question:
-    """Each of these orderings, or of all, as this project has trained it, with itself as trained at a revision.
-
-    In every network that both studies have. Arms whose results are the same in both are left out: there is no doubt
-    about them, and nothing to correct for. Raises BadInput.
-    """
-    summary, place = plan.read_study(Path("params.yaml")).summary(), f"at {revision}"
-    with at_revision(revision) as folder:
-        before = plan.read_study(folder / "params.yaml").summary()
-        common = [key for key in keys_of(summary) if key in keys_of(before)]
-        known = list(dict.fromkeys(ordering for _, ordering in common))
-        for ordering in orderings:
-            if ":" in ordering:
-                raise BadInput(f"{ordering}: it is compared with itself {place}: name one ordering, as conv_relu_ic")
-            require_known(ordering, ordering, known, f"what was planned both here and {place}")
-        asked = [key for key in common if key[1] in (orderings or known)]
-        here = side_of(summary, Path("metrics"), asked, "compare", None)
-        there = side_of(before, folder / "metrics", asked, f"compare: {place}", "name another revision")
-    there = there._replace(place=place)
-    require_same_images(here, there)
-    if same := [key for key in asked if have_same_results(here.arms.get(key), there.arms.get(key))]:
-        print(f"compare: left out, with the same results here and {place}: {some(['-'.join(key) for key in same])}")
-    pairs = [Pair(here.arms.get(key), there.arms.get(key), f"the same {place}") for key in asked if key not in same]
-    if not pairs:
-        raise BadInput(f"--with {revision}: the results there are those of here: name another revision")
-    changed = f"changed: {differences(summary, before, place)}"
-    return Question([here, there], pairs, f": train the same seeds here and {place}", changed)
+    return Question([side], found, len(keys), "" if folder else more_seeds(side.summary))
 
 
 def kept(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -129,25 +103,21 @@ def keys_of(summary: dict[str, Any]) -> list[ArmKey]:
     return list(dict.fromkeys(RunName.parse(run)[:2] for run in summary["runs"]))
 
 
-def require_known(text: str, ordering: str, known: Sequence[str], where: str, cure: str = "") -> None:
-    """Raises BadInput for an ordering that is not one of these."""
-    if ordering not in known:
-        raise BadInput(f"{text}: {where} has no {ordering!r}, only {', '.join(known)}{cure}{nearest(ordering, known)}")
-
-
-def side_of(summary: dict[str, Any], metrics: Path, keys: Collection[ArmKey], teller: str, cure: str | None) -> Side:
+def side_of(
+    summary: dict[str, Any], metrics: Path, keys: Collection[ArmKey], place: str = "", cure: str | None = None
+) -> Side:
     """Read the runs of a study's arms; what is missing or was trained otherwise is named in lines.
 
     Raises BadInput for a damaged file, with this cure instead of retraining.
     """
-    runs = [run for run in summary["runs"] if RunName.parse(run)[:2] in keys]
-    summary = summary | {"runs": runs}
+    summary = summary | {"runs": [run for run in summary["runs"] if RunName.parse(run)[:2] in keys]}
+    teller = f"compare: {place}" if place else "compare"
     with cured(cure):
         arms = arms_of(read_so_far(teller, summary, metrics))
     finished = {(arm.facts.network, arm.facts.ordering): arm for arm in arms if arm.finished}
     if missing := ["-".join(key) for key in keys_of(summary) if key not in finished]:
         print(f"{teller}: without a finished run: {some(missing)}")
-    return Side(summary, finished)
+    return Side(summary, finished, place)
 
 
 @contextlib.contextmanager
@@ -165,43 +135,3 @@ def more_seeds(summary: dict[str, Any]) -> str:
     """How this project gets seeds in common."""
     seeds = len({RunName.parse(run).seed for run in summary["runs"]})
     return ": train more with `dvc repro`" if seeds > 1 else ": add seeds with `dvc exp run -S 'seeds=[0,1]'`"
-
-
-def require_same_images(here: Side, there: Side) -> None:
-    """Raises BadInput if the two were not tested on the same images."""
-    tested = [
-        f"{arm.facts.test_images:,} images of {data_name(arm.facts.dataset)}"
-        for side in (here, there)
-        for arm in list(side.arms.values())[:1]
-    ]
-    if len(set(tested)) > 1:
-        raise BadInput(
-            f"{there.place} runs were tested on {tested[1]}, here on {tested[0]}: name a revision with the same images"
-        )
-
-
-def have_same_results(one: Arm | None, other: Arm | None) -> bool:
-    """Whether all seeds that both have finished give the same history, to the last digit."""
-    if one is None or other is None:
-        return False
-    shared = one.finished.keys() & other.finished.keys()
-    return bool(shared) and all(one.finished[seed].history == other.finished[seed].history for seed in shared)
-
-
-def differences(here: dict[str, Any], there: dict[str, Any], place: str) -> str:
-    """What params.yaml says otherwise there, by key."""
-    now, then = parameters_of(here), parameters_of(there)
-    told = [
-        f"{key} {now.get(key, 'none')} ({place} {then.get(key, 'none')})"
-        for key in now | then
-        if now.get(key) != then.get(key)
-    ]
-    return ", ".join(told) or "none of the parameters; code, PyTorch or device may be others"
-
-
-def parameters_of(summary: dict[str, Any]) -> dict[str, Any]:
-    """What decides the results of runs that have the same name in two studies."""
-    networks = {
-        f"{name}'s {key}": value for name, network in summary["networks"].items() for key, value in network.items()
-    }
-    return {key: summary[key] for key in ("dataset", "train_images", "epochs")} | networks | summary["recipe"]

@@ -1,39 +1,61 @@
 """A project's parameters and metrics as they are at a revision: a commit, a branch, or one of DVC's experiments."""
 
 import contextlib
+import io
+import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from lib.errors import BadInput
 
+WHAT_TO_NAME = "name a commit, a branch, or an experiment, as `dvc exp list --all-commits` lists them"
+
 
 @contextlib.contextmanager
 def at_revision(revision: str) -> Iterator[Path]:
-    """A folder with that revision's params.yaml and metrics/, as far as it has them.
+    """A folder with params.yaml and metrics/ as the working directory has them at that revision; both are in git.
 
-    Raises BadInput for a revision that is not there, and for what is read of it meanwhile names it as git does:
-    `HEAD~1:params.yaml`.
+    Raises BadInput where there is no such revision, or it lacks them. In a BadInput raised meanwhile, files of the
+    folder are named as git names them: HEAD:metrics/resnet110-baseline-0.json.
     """
-    from dvc.api import DVCFileSystem  # 2 s, for this alone
-    from dvc.exceptions import DvcException
-    from scmrepo.exceptions import SCMError
-
+    commit = _commit(revision)
+    packed = _git("archive", "--format=tar", commit, "params.yaml", "metrics")
+    if packed is None:
+        raise BadInput(f"{revision} has no params.yaml and metrics/ in this folder: {WHAT_TO_NAME}")
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            if not revision:  # which DVC takes for the working tree
-                raise SCMError("a name is missing")
-            files = DVCFileSystem(rev=revision)
-            names = ["params.yaml", *files.glob("metrics/*.json")]
-            for name in filter(files.exists, names):
-                path = Path(folder, name)
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                path = Path(folder, member.name)
                 path.parent.mkdir(exist_ok=True)
-                path.write_bytes(files.read_bytes(name))
-        except (DvcException, SCMError) as error:
-            raise BadInput(
-                f"{revision}: {error}: name a commit, a branch or an experiment (`dvc exp list` lists those)"
-            ) from None
+                path.write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]  # it is a file
         try:
             yield Path(folder)
         except BadInput as error:
             raise BadInput(str(error).replace(f"{folder}/", f"{revision}:")) from None
+
+
+def _commit(revision: str) -> str:
+    """The hash of the commit that git or DVC calls so; DVC keeps experiments at refs/exps/ab/cd.../name.
+
+    Raises BadInput.
+    """
+    if named := _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision):
+        if commit := _git("rev-parse", "--verify", "--quiet", f"{named.decode().split()[-1]}^{{commit}}"):
+            return commit.decode().strip()
+    kept = (_git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").decode().splitlines()
+    found = {commit for commit, ref in map(str.split, kept) if ref.split("/")[4:] == [revision]}
+    if len(found) != 1:
+        raise BadInput(f"{revision!r} is {'more than one' if found else 'no'} revision here: {WHAT_TO_NAME}")
+    return found.pop()
+
+
+def _git(*arguments: str) -> bytes | None:
+    """What git answers, or None if it fails."""
+    command = ["git", "--no-optional-locks", *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        return None
+    return answer.stdout if answer.returncode == 0 else None
