@@ -23,7 +23,7 @@ RECIPE = (  # a card's fields that say how its run is trained
 VALIDATION = "cifar10_validation"  # a data set: CIFAR-10 with the last 10,000 training images held out
 WEIGHT_LAYERS = {"basic": 2, "bottleneck": 3}  # per block (the 2021 study, Sec. 2)
 BASELINES = {"baseline": "bn", "baseline_ic": "ic"}  # orderings with Fig. 2a's block, and what normalises their units
-CURE = "`python -m stages.plan` rewrites it"  # for an invalid card or plan/study.json
+CURE = "`python -m stages.plan` writes it"  # for an invalid card or plan/study.json
 NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")  # what may become part of a path or a stage's name
 
 

@@ -25,7 +25,7 @@ class IC(nn.Module):
         self.drop = Dropout(p)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if not self.drop.by_gaps(images):
+        if not self.drop.by_gaps(images):  # in eval mode, on a GPU, or with p = 0
             return self.drop(self.normalise(images))
         return zeroed(self._normalised_and_scaled(images, 1 / (1 - self.drop.p)), self.drop.p)
 

@@ -154,7 +154,8 @@ def fit(
 ) -> Iterator[Snapshot | None]:
     """Train up to the recipe's epochs, from where `start` ended; yield a snapshot after each epoch, None after a step.
 
-    Between two steps another run may have the process: nothing here depends on what happens then.
+    Runs share a process by turns (lib/turns.py): each `yield` hands it over, so nothing here relies on global state
+    across one.
     `train_batches(epoch)` gives an epoch's data, `seed(epoch, step)` the seed of a step's dropout; both count from 1.
     On a CPU a snapshot shares the model's memory: save it before asking for more.
     Raises BadInput if a loss is no longer finite.

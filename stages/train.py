@@ -1,8 +1,8 @@
 """plan/<run>.json + data/cifar10/ -> metrics/<run>.json, models/<run>.pt. Needs no DVC.
 
-A stopped run resumes after its last complete epoch, kept in checkpoints/; one that is finished there is collected in
-seconds. Several cards are trained side by side in this process, taking turns at every step, bit for bit as if each were
-alone: on a GPU, which one such run cannot fill, each has its own stream. A CPU gains nothing by it.
+A stopped run goes on after its last whole epoch, kept in checkpoints/; one that is finished there is not trained again:
+its results are written in seconds. Several cards are trained in turns, a step each, with the same results to the bit as
+one by one: for a GPU, which one such run cannot fill. On a CPU, python -m tools.study trains several at once.
 Exit status: 0 all written, 2 bad input, 75 try again (busy), 130 or 143 stopped by a signal.
 """
 
@@ -104,7 +104,7 @@ class Shared:
         torch.set_num_threads(wanted)
 
     def meanwhile(self, do: Callable[[Snapshot], None], snapshot: Snapshot) -> Iterator[None]:
-        """Do it while the other runs, if any, go on: otherwise a GPU would be idle."""
+        """Do it in a thread while the other runs go on, otherwise a GPU would be idle; at once if there are none."""
         if self.writers is None:
             do(snapshot)
             return

@@ -117,7 +117,7 @@ def test_a_study_without_a_sound_recipe_is_refused_with_the_cure(study, capsys, 
     with pytest.raises(SystemExit, match="2"):
         report.main()
     assert capsys.readouterr().err == (
-        "report: plan/study.json is not what plan writes: `python -m stages.plan` rewrites it\n"
+        "report: plan/study.json is not what plan writes: `python -m stages.plan` writes it\n"
     )
 
 
