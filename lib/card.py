@@ -1,4 +1,4 @@
-"""Run cards: one small file per run with everything that decides its result, and nothing else."""
+"""Run cards: one small file per run, with every parameter that the run uses and no other."""
 
 import dataclasses
 import hashlib

@@ -103,7 +103,7 @@ class Study(Strict):
 
     @property
     def set_by_preset(self) -> tuple[str, ...]:
-        """The keys whose top-level values count for nothing under this preset."""
+        """The keys that the preset sets itself; of networks, those that it names."""
         return self._set_by_preset
 
     def cards(self) -> list[RunCard]:

@@ -56,7 +56,7 @@ class Ordering:
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the image's size (divided by the stride); no bias, as a normalisation has a shift."""
+    """A convolution that keeps the image's size (divided by the stride), without bias (docs/recipe.md)."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 

@@ -65,3 +65,9 @@ def write_study(
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     for each in runs:
         write_metrics(folder / f"metrics/{each.name}.json", each.facts, each.history)
+
+
+def lines_of(out: str) -> list[list[str]]:
+    """The cells of a printed table, without its head."""
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import ORDERINGS, arm_of, run_with, write_study
+from runs import ORDERINGS, arm_of, lines_of, run_with, write_study
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
@@ -33,12 +33,6 @@ def compared(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
-
-
-def lines_of(out: str) -> list[list[str]]:
-    """The table's cells, without its head."""
-    lines = [line for line in out.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 def test_beside_the_baseline_it_is_table_1s_comparison(compared):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from committing import git
-from runs import NETWORKS, arm_of, run_with, write_study
+from runs import NETWORKS, arm_of, lines_of, run_with, write_study
 from scipy.stats import ttest_rel
 
 from lib.metrics import RunMetrics
 from tools import compare as tool
-from tools.revision import at_revision
 
 ORDERINGS = ["conv_relu_ic", "ic_conv_relu", "baseline"]
 BEFORE, AFTER = [0.51, 0.62, 0.70], [0.541, 0.642, 0.743]  # accuracies of the seeds 0, 1, 2
@@ -77,11 +76,6 @@ def refused(told: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> Cal
     return call
 
 
-def rows_of(out: str) -> list[list[str]]:
-    lines = [line for line in out.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
 def changed_in(out: str) -> str:
     (line,) = [line for line in out.splitlines() if line.startswith("changed: ")]
     return line
@@ -94,7 +88,7 @@ def test_the_difference_is_what_is_here_minus_what_is_there_paired_by_seed(proje
     folder = project([*IC, *BASELINE])
     trained(folder, [*with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), *BASELINE], dropout_p=0.1)
     out = told("--with", "HEAD", "conv_relu_ic")
-    (row,) = rows_of(out)
+    (row,) = lines_of(out)
     assert row[:5] == ["ResNet", "110", "Conv2D-ReLU-IC", "the same at HEAD", "+0.0320"] and row[6] == "3/3"
     assert row[7] == f"{min(4 * ttest_rel(AFTER, BEFORE).pvalue, 1):.4f}", "one ordering in four networks"
     here, there, changed = out.split("\n\n")[0].splitlines()[-3:]
@@ -102,13 +96,24 @@ def test_the_difference_is_what_is_here_minus_what_is_there_paired_by_seed(proje
     assert changed == "changed: dropout_p 0.1 (at HEAD 0.05)"
 
 
-def test_what_the_change_of_parameters_left_as_it_was_is_left_out_and_not_corrected_for(project, told):
-    folder = project([*IC, *BASELINE])
-    trained(folder, [*with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), *BASELINE], dropout_p=0.1)
+@pytest.mark.parametrize("trained_too", [True, False])
+def test_what_the_change_does_not_concern_is_left_out_and_not_corrected_for(project, told, trained_too):
+    """By its parameters: otherwise p would fall as such runs finish."""
+    baselines = BASELINE if trained_too else []
+    folder = project([*IC, *baselines])
+    trained(folder, [*with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), *baselines], dropout_p=0.1)
     out = told("--with", "HEAD")
-    assert "compare: left out, unchanged since HEAD: resnet110-baseline\n" in out
-    assert [row[2] for row in rows_of(out)] == ["Conv2D-ReLU-IC"]
-    assert "correction for 11 comparisons" in out, "three orderings in four networks, less one"
+    assert "compare: left out, which the change does not concern: resnet110-baseline, resnet164-baseline, " in out
+    assert [row[2] for row in lines_of(out)] == ["Conv2D-ReLU-IC"]
+    assert "correction for 8 comparisons" in out, "two orderings with dropout in four networks"
+
+
+def test_what_has_other_results_by_the_same_parameters_is_compared_too(project, told):
+    """The code may have changed as well."""
+    folder = project([*IC, *BASELINE])
+    trained(folder, [*with_p(IC, 0.1), *arm_of([0.49, 0.61, 0.72])], dropout_p=0.1)
+    out = told("--with", "HEAD")
+    assert [row[2] for row in lines_of(out)] == ["Conv2D-ReLU-IC", "Baseline"] and "for 9 comparisons" in out
 
 
 def test_where_the_code_has_changed_what_is_not_retrained_yet_counts_in_the_correction(project, told):
@@ -117,11 +122,12 @@ def test_where_the_code_has_changed_what_is_not_retrained_yet_counts_in_the_corr
     half = [*arm_of(AFTER, ordering="conv_relu_ic"), *BASELINE]
     trained(folder, half)
     out = told("--with", "HEAD")
-    assert "left out" not in out and "for 12 comparisons" in out
-    assert [row[4] for row in rows_of(out)] == ["+0.0320", "+0.0000"]
+    assert "left out, with the results that they have at HEAD: resnet110-baseline\n" in out
     assert changed_in(out) == "changed: no parameter; PyTorch, device or code may have"
+    (row,) = lines_of(out)
+    assert row[4] == "+0.0320" and "for 12 comparisons" in out
     trained(folder, [*half[:3], *arm_of([0.49, 0.61, 0.72])])
-    assert rows_of(told("--with", "HEAD"))[0] == rows_of(out)[0]
+    assert lines_of(told("--with", "HEAD"))[0] == row
 
 
 def test_a_seed_that_is_not_retrained_is_no_pair_without_a_difference(project, refused):
@@ -133,9 +139,23 @@ def test_a_seed_that_is_not_retrained_is_no_pair_without_a_difference(project, r
 
 
 def test_only_changes_that_decide_what_is_compared_are_told(project, told):
-    folder = project(BASELINE, networks={"resnet110": {"block": "basic", "blocks_per_stage": 18}})
-    trained(folder, [run_with([0.4, 0.5, 0.6, 0.7], seed=seed) for seed in range(3)], dropout_p=0.3, epochs=4)
-    assert changed_in(told("--with", "HEAD", "baseline")) == "changed: epochs 4 (at HEAD 3)"
+    """Another p is not the baseline's, another depth of another network neither."""
+    folder = project(BASELINE)
+    more = [run_with([0.4, 0.5, 0.6, 0.7], seed=seed) for seed in range(3)]
+    more = [dataclasses.replace(run, facts=dataclasses.replace(run.facts, train_images=40_000)) for run in more]
+    networks = {name: {"block": block, "blocks_per_stage": 18} for name, (block, _) in NETWORKS.items()}
+    trained(folder, more, dropout_p=0.3, epochs=4, train_images=40_000, networks=networks)
+    changes = "train_images 40000 (at HEAD 50000), epochs 4 (at HEAD 3), resnet164's blocks_per_stage 18 (at HEAD 27)"
+    assert changed_in(told("--with", "HEAD", "baseline")).startswith(f"changed: {changes}, resnetb110's ")
+
+
+def test_after_a_change_that_is_not_trained_yet_the_cure_is_to_train(project, told):
+    folder = project([*IC, *BASELINE])
+    trained(folder, [*IC, *BASELINE], dropout_p=0.1)
+    out = told("--with", "HEAD")
+    assert "left out, since they were trained otherwise" in out and tool.CHANCE in out
+    trained(folder, [], dropout_p=0.1)
+    assert tool.CHANCE in told("--with", "HEAD")
 
 
 def test_only_seeds_of_both_are_compared_and_the_others_named(project, told):
@@ -143,7 +163,7 @@ def test_only_seeds_of_both_are_compared_and_the_others_named(project, told):
     more = with_p(arm_of([0.9, *AFTER[1:], 0.2], ordering="conv_relu_ic")[1:], 0.1)
     trained(folder, more, dropout_p=0.1, seeds=[1, 2, 3])
     out = told("--with", "HEAD", "conv_relu_ic")
-    assert rows_of(out)[0][6] == "2/2"
+    assert lines_of(out)[0][6] == "2/2"
     assert "resnet110-conv_relu_ic: seeds 1, 2, 3 here, 0, 1, 2 at HEAD; those of both count" in out
 
 
@@ -151,7 +171,7 @@ def test_without_two_seeds_in_common_the_cure_is_told(project, told):
     folder = project(IC[:1])
     trained(folder, with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), dropout_p=0.1)
     last = told("--with", "HEAD", "conv_relu_ic").splitlines()[-1]
-    assert last.startswith(f"{tool.CHANCE}: commit the metrics of two seeds")
+    assert last.startswith(f"{tool.CHANCE}: train what has changed by `dvc repro`")
 
 
 # ---- which revision
@@ -174,7 +194,7 @@ def test_two_experiments_of_a_name_are_told_apart_by_their_commits_alone(project
     assert "'mine' is more than one revision here: name a commit" in refused("--with", "mine")
 
 
-@pytest.mark.parametrize("revision", ["nope", "", "-x", "HEAD^{tree}", "HEAD:params.yaml", "a\nb", "*"])
+@pytest.mark.parametrize("revision", ["nope", "", "-x", "--branches", "HEAD^{tree}", "HEAD:params.yaml", "a\nb", "*"])
 def test_what_is_no_revision_is_refused_in_a_line(project, refused, revision):
     project(IC)
     assert f"{revision!r} is no revision here: name a commit" in refused(f"--with={revision}")
@@ -183,8 +203,12 @@ def test_what_is_no_revision_is_refused_in_a_line(project, refused, revision):
 def test_in_a_folder_of_the_repository_it_is_that_folders_study(project, told, tmp_path):
     project(arm_of([0.1, 0.2, 0.3], ordering="conv_relu_ic"))
     folder = project(IC, tmp_path / "mine")
+    (folder / "metrics/kept/2021").mkdir(parents=True)
+    (folder / "metrics/kept/2021/other.json").write_text("{}")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "with a folder of the user's in metrics")
     trained(folder, with_p(arm_of(AFTER, ordering="conv_relu_ic"), 0.1), dropout_p=0.1)
-    assert rows_of(told("--with", "HEAD", "conv_relu_ic"))[0][4] == "+0.0320"
+    assert lines_of(told("--with", "HEAD", "conv_relu_ic"))[0][4] == "+0.0320"
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -197,20 +221,13 @@ def test_without_a_repository_or_without_metrics_in_it_it_says_so(project, tmp_p
     assert words in refused("--with", "HEAD")
 
 
-def test_what_was_read_of_a_revision_is_gone_afterwards(project):
-    project(IC)
-    with at_revision("HEAD") as folder:
-        assert (folder / "params.yaml").exists()
-    assert not folder.exists()
-
-
 # ---- what it does not compare
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--with", "HEAD"], "--with HEAD: the results there are those of here: name a commit"),
+        (["--with", "HEAD"], "--with HEAD: parameters and results there are those of here: name a commit"),
         (["--with", "HEAD", "baseline:conv_relu_ic"], "it is compared with itself at HEAD: name one ordering"),
         (["--with", "HEAD", "conv_relu"], "conv_relu: it is not planned both here and at HEAD, only conv_relu_ic, "),
         ([], "nothing to compare: name pairs, as ic_conv_relu:baseline, or a revision, as --with HEAD"),

@@ -1,61 +1,71 @@
 """Which arms are compared where both are the same, here and at another revision."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from lib import plan
+from lib.card import RunCard
 from lib.errors import BadInput
 from lib.paper import data_name
 from lib.stats.arms import Arm
 from lib.words import nearest, some
-from tools.compare_arms import ArmKey, Pair, Question, keys_of, side_of
+from tools.compare_arms import ArmKey, Pair, Question, side_of
 from tools.revision import WHAT_TO_NAME, at_revision
 
-TO_COMMIT = ": commit the metrics of two seeds that are trained here too, or name the experiment that has them"
+TO_TRAIN = ": train what has changed by `dvc repro`, and name a revision with metrics of two of its seeds"
 
 
 def with_revision(revision: str, orderings: Sequence[str]) -> Question:
     """Each of these orderings, or of all, as this project has trained it, with itself as trained at a revision.
 
-    In every network that both studies have. What a change of parameters leaves as it was, such as a baseline under
-    another dropout_p, is left out, by its parameters and not by its results alone. Raises BadInput.
+    In every network that both studies have. Arms that the change of parameters does not concern are left out, such as
+    a baseline under another dropout_p. Raises BadInput.
     """
-    summary, place = plan.read_study(Path("params.yaml")).summary(), f"at {revision}"
+    study, place = plan.read_study(Path("params.yaml")), f"at {revision}"
     with at_revision(revision) as folder:
-        before = summary_at(folder, revision)
-        asked = in_both(keys_of(summary), keys_of(before), orderings, place)
-        here = side_of(summary, Path("metrics"), asked)
-        there = side_of(before, folder / "metrics", asked, place, "name another revision")
+        before = study_at(folder, revision)
+        now, then = cards_of(study), cards_of(before)
+        asked = in_both(now, then, orderings, place)
+        here = side_of(study.summary(), Path("metrics"), asked)
+        there = side_of(before.summary(), folder / "metrics", asked, place, "name another revision")
     both = [key for key in asked if key in here.arms and key in there.arms]
-    changes = {key: changes_of(here.arms[key], there.arms[key], place) for key in both}
     same = [key for key in both if have_same_results(here.arms[key], there.arms[key], place)]
-    if both and same == both and not any(changes.values()):
-        raise BadInput(f"--with {revision}: the results there are those of here: {WHAT_TO_NAME}")
-    unaffected = [key for key in same if not changes[key] and any(changes.values())]
-    if unaffected:
-        print(f"compare: left out, unchanged since {revision}: {some(['-'.join(key) for key in unaffected])}")
-    pairs = [Pair(here.arms[key], there.arms[key], f"the same {place}") for key in both if key not in unaffected]
+    changes = {key: changes_of(now[key], then[key], place) for key in asked}
+    changed = list(dict.fromkeys(each for key in asked for each in changes[key]))
+    if both and same == both and not changed:
+        raise BadInput(f"--with {revision}: parameters and results there are those of here: {WHAT_TO_NAME}")
+    left = [key for key in asked if not changes[key] and (key in same or (changed and key not in both))]
+    if left:
+        why = "which the change does not concern" if changed else f"with the results that they have {place}"
+        print(f"compare: left out, {why}: {some(['-'.join(key) for key in left])}")
+    pairs = [Pair(here.arms[key], there.arms[key], f"the same {place}") for key in both if key not in left]
     for one, other, _ in pairs:
         require_same_images(one, other, place)
         if one.finished.keys() != other.finished.keys():
             print(f"compare: {one.name}: seeds {listed(one)} here, {listed(other)} {place}; those of both count")
-    changed = list(dict.fromkeys(each for key in both for each in changes[key]))
+    # Without a change of parameters those left out may be stale: the correction must not weaken as they are retrained.
+    planned = len(asked) - len(left) * bool(changed)
     told = ", ".join(changed) or "no parameter; PyTorch, device or code may have"
-    return Question([here, there], pairs, len(asked) - len(unaffected), TO_COMMIT, f"changed: {told}")
+    return Question([here, there], pairs, planned, TO_TRAIN, f"changed: {told}")
 
 
-def summary_at(folder: Path, revision: str) -> dict[str, Any]:
-    """The summary of the study in a folder with a revision's files. Raises BadInput, which names the revision."""
+def study_at(folder: Path, revision: str) -> plan.Study:
+    """The study in a folder with a revision's files. Raises BadInput, which names the revision."""
     path = folder / "params.yaml"
     try:
-        return plan.read_study(path).summary()
+        return plan.read_study(path)
     except BadInput as error:
-        why = str(error).removeprefix(f"{path}").strip(" :")
+        why = str(error).removeprefix(str(path)).strip(" :")
         raise BadInput(f"{revision}:params.yaml cannot be planned here ({why}): name another revision") from None
 
 
-def in_both(here: Sequence[ArmKey], there: Sequence[ArmKey], orderings: Sequence[str], place: str) -> list[ArmKey]:
+def cards_of(study: plan.Study) -> dict[ArmKey, RunCard]:
+    """A card of each arm, whatever its seed."""
+    return {(card.network, card.ordering): card for card in study.cards()}
+
+
+def in_both(here: Collection[ArmKey], there: Collection[ArmKey], orderings: Sequence[str], place: str) -> list[ArmKey]:
     """The arms of both studies, in these orderings or in all. Raises BadInput if there are none."""
     common = [key for key in here if key in there]
     known = list(dict.fromkeys(ordering for _, ordering in common))
@@ -92,17 +102,15 @@ def have_same_results(one: Arm, other: Arm, place: str) -> bool:
     return bool(same)
 
 
-def changes_of(one: Arm, other: Arm, place: str) -> list[str]:
-    """The parameters that decide an arm's results and are not the same for another: "dropout_p 0.1 (at HEAD 0.05)"."""
-    now, then = (
-        {key: getattr(arm.facts, key) for key in ("block", "depth", "train_images", "epochs")} | arm.facts.recipe
-        for arm in (one, other)
-    )
-    return [
-        f"{key} {now.get(key, 'none')} ({place} {then.get(key, 'none')})"
-        for key in now | then
-        if now.get(key) != then.get(key)
-    ]
+def changes_of(now: RunCard, then: RunCard, place: str) -> list[str]:
+    """What decides an arm's results and was something else: "dropout_p 0.1 (at HEAD 0.05)"."""
+    told = []
+    for name in [field.name for field in dataclasses.fields(RunCard) if field.name not in ("seed", "device")]:
+        value, before = ("none" if each is None else each for each in (getattr(now, name), getattr(then, name)))
+        if value != before:
+            whose = f"{now.network}'s " if name in ("block", "blocks_per_stage") else ""
+            told.append(f"{whose}{name} {value} ({place} {before})")
+    return told
 
 
 def listed(arm: Arm) -> str:

@@ -18,7 +18,7 @@ def at_revision(revision: str) -> Iterator[Path]:
     """A folder with params.yaml and metrics/ as the working directory has them at that revision; both are in git.
 
     Raises BadInput where there is no such revision, or it lacks them. In a BadInput raised meanwhile, files of the
-    folder are named as git names them: HEAD:metrics/resnet110-baseline-0.json.
+    folder are named by the revision: HEAD:metrics/resnet110-baseline-0.json.
     """
     commit = _commit(revision)
     packed = _git("archive", "--format=tar", commit, "params.yaml", "metrics")
@@ -28,7 +28,7 @@ def at_revision(revision: str) -> Iterator[Path]:
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             for member in filter(tarfile.TarInfo.isfile, archive):
                 path = Path(folder, member.name)
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]  # it is a file
         try:
             yield Path(folder)
@@ -42,7 +42,8 @@ def _commit(revision: str) -> str:
     Raises BadInput.
     """
     if named := _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision):
-        if commit := _git("rev-parse", "--verify", "--quiet", f"{named.decode().split()[-1]}^{{commit}}"):
+        sha = named.decode().split()[-1]  # some gits echo the option
+        if commit := _git("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}"):
             return commit.decode().strip()
     kept = (_git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").decode().splitlines()
     found = {commit for commit, ref in map(str.split, kept) if ref.split("/")[4:] == [revision]}
