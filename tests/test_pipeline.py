@@ -64,8 +64,8 @@ ARROWS = {
         "fleet.cluster",
         "fleet.driver",
         "fleet.dvc",
-        "fleet.node",
         "fleet.members",
+        "fleet.node",
         "fleet.table",
         "machine.stopping",
     },
@@ -119,6 +119,7 @@ ARROWS = {
     },
     "report.claims_figure": {"paper", "report.claims", "report.drawing"},
     "report.curves": {"metrics", "paper", "table1", "report.look", "report.panels", "stats.sample"},
+    "report.commit": {"git"},
     "report.drawing": {"report.look"},
     "report.page": {"report.look"},
     "report.panels": {"metrics", "paper", "stats.arms"},
@@ -129,7 +130,7 @@ ARROWS = {
     "stats.power": {"stats.paired"},
 }
 STANDARD_LIBRARY_ONLY = [
-    *("card", "cards", "errors", "files", "lock", "metrics", "paper", "recipe", "source", "words", "fleet.dvc"),
+    *("card", "cards", "errors", "files", "git", "lock", "metrics", "paper", "recipe", "source", "words", "fleet.dvc"),
     *("fleet.node", "fleet.worker", "machine.limits", "machine.memory", "machine.stopping", "report.commit"),
     *("stats.arms", "stats.convergence", "stats.sample"),
 ]

@@ -10,7 +10,7 @@ from lib.card import RunName
 from lib.errors import BadInput
 from lib.paper import ordering_name
 from lib.report.circumstances import in_a_line
-from lib.report.results import read_so_far, read_study
+from lib.report.results import planned_arms, read_so_far, read_study
 from lib.stats.arms import Arm, arms_of, unequal_seeds
 from lib.words import nearest, some
 
@@ -63,7 +63,7 @@ def within(folder: Path | None, texts: Sequence[str]) -> Question:
     In every network; a pair that is given twice, either way round, counts once. Raises BadInput.
     """
     summary, metrics = kept(folder) if folder else (plan.read_study(Path("params.yaml")).summary(), Path("metrics"))
-    orderings = list(dict.fromkeys(ordering for _, ordering in keys_of(summary)))
+    orderings = list(dict.fromkeys(ordering for _, ordering in planned_arms(summary)))
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for text in texts:
         one, _, other = text.partition(":")
@@ -75,7 +75,7 @@ def within(folder: Path | None, texts: Sequence[str]) -> Question:
                 raise BadInput(f"{text}: the study has no {ordering!r}, {only}")
         pairs.setdefault(frozenset((one, other)), (one, other))
     either = {ordering for pair in pairs.values() for ordering in pair}
-    asked = [key for key in keys_of(summary) if key[1] in either]
+    asked = [key for key in planned_arms(summary) if key[1] in either]
     side = side_of(summary, metrics, asked, cure=TO_RESTORE if folder else None)
     if unequal := unequal_seeds(list(side.arms.values())):
         print(f"compare: {unequal}" + ": train the others with `dvc repro`" * (not folder))
@@ -98,11 +98,6 @@ def kept(folder: Path) -> tuple[dict[str, Any], Path]:
         return read_study(study), metrics
 
 
-def keys_of(summary: dict[str, Any]) -> list[ArmKey]:
-    """A study's arms."""
-    return list(dict.fromkeys(RunName.parse(run)[:2] for run in summary["runs"]))
-
-
 def side_of(
     summary: dict[str, Any], metrics: Path, keys: Collection[ArmKey], place: str = "", cure: str | None = None
 ) -> Side:
@@ -115,7 +110,7 @@ def side_of(
     with cured(cure):
         arms = arms_of(read_so_far(teller, summary, metrics))
     finished = {(arm.facts.network, arm.facts.ordering): arm for arm in arms if arm.finished}
-    if missing := ["-".join(key) for key in keys_of(summary) if key not in finished]:
+    if missing := ["-".join(key) for key in planned_arms(summary) if key not in finished]:
         print(f"{teller}: without a finished run: {some(missing)}")
     return Side(summary, finished, place)
 

@@ -2,12 +2,12 @@
 
 import contextlib
 import io
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib import git
 from lib.errors import BadInput
 
 WHAT_TO_NAME = "name a commit, a branch, or an experiment, as `dvc exp list --all-commits` lists them"
@@ -21,7 +21,7 @@ def at_revision(revision: str) -> Iterator[Path]:
     folder are named by the revision: HEAD:metrics/resnet110-baseline-0.json.
     """
     commit = _commit(revision)
-    packed = _git("archive", "--format=tar", commit, "params.yaml", "metrics")
+    packed = git.answer("archive", "--format=tar", commit, "params.yaml", "metrics")
     if packed is None:
         raise BadInput(f"{revision} has no params.yaml and metrics/ in this folder: {WHAT_TO_NAME}")
     with tempfile.TemporaryDirectory() as folder:
@@ -41,22 +41,12 @@ def _commit(revision: str) -> str:
 
     Raises BadInput.
     """
-    if named := _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision):
-        sha = named.decode().split()[-1]  # some gits echo the option
-        if commit := _git("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}"):
-            return commit.decode().strip()
-    kept = (_git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or b"").decode().splitlines()
+    if named := git.text("rev-parse", "--verify", "--quiet", "--end-of-options", revision):
+        sha = named.split()[-1]  # some gits echo the option
+        if commit := git.text("rev-parse", "--verify", "--quiet", f"{sha}^{{commit}}"):  # in :/words it would be a word
+            return commit.strip()
+    kept = (git.text("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or "").splitlines()
     found = {commit for commit, ref in map(str.split, kept) if ref.split("/")[4:] == [revision]}
     if len(found) != 1:
         raise BadInput(f"{revision!r} is {'more than one' if found else 'no'} revision here: {WHAT_TO_NAME}")
     return found.pop()
-
-
-def _git(*arguments: str) -> bytes | None:
-    """What git answers, or None if it fails."""
-    command = ["git", "--no-optional-locks", *arguments]
-    try:
-        answer = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL)
-    except OSError:
-        return None
-    return answer.stdout if answer.returncode == 0 else None

@@ -1,8 +1,9 @@
 """The last commit that changed given files: the provenance of what was made from them."""
 
 import dataclasses
-import subprocess
 from collections.abc import Sequence
+
+from lib import git
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,20 +27,10 @@ def last_commit(paths: Sequence[str]) -> Commit | None:
     None where it cannot be known: no git, no repository, no such commit yet, or a shallow clone, whose first commit
     appears to have changed everything.
     """
-    shallow = _git("rev-parse", "--is-shallow-repository")
-    told = _git("-c", "log.showSignature=false", "log", "-1", "--format=%H %cs", "--", *paths)
-    status = _git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
+    shallow = git.text("rev-parse", "--is-shallow-repository")
+    told = git.text("-c", "log.showSignature=false", "log", "-1", "--format=%H %cs", "--", *paths)
+    status = git.text("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *paths)
     if shallow is None or shallow.strip() != "false" or not told or status is None:
         return None
     sha, date = told.split()
     return Commit(sha[:10], date, tuple(entry[3:] for entry in status.split("\0") if entry))
-
-
-def _git(*arguments: str) -> str | None:
-    """What git answers, or None if it fails; takes no optional locks, since others may use this repository."""
-    command = ["git", "--no-optional-locks", *arguments]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-    except OSError:
-        return None
-    return answer.stdout if answer.returncode == 0 else None

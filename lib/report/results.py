@@ -43,9 +43,14 @@ def read_study(path: Path) -> dict[str, Any]:
     return study
 
 
+def planned_arms(study: dict[str, Any]) -> list[tuple[str, str]]:
+    """The study's arms, each by network and ordering, trained yet or not."""
+    return list(dict.fromkeys(RunName.parse(run)[:2] for run in study["runs"]))
+
+
 def comparisons_of(study: dict[str, Any]) -> int:
     """How many arms the study will compare with their network's baseline, trained yet or not."""
-    arms = {RunName.parse(run)[:2] for run in study["runs"]}
+    arms = planned_arms(study)
     return sum(ordering != BASELINE and (network, BASELINE) in arms for network, ordering in arms)
 
 
