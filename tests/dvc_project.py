@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from tests.committing import WHO
+
 ROOT = Path(__file__).parents[1]
 PATIENCE = 240
 EPOCHS = 6
@@ -129,10 +131,9 @@ class Project:
         """This one without what a user's settings could change, and with DVC's site-wide files beside the project."""
         names = ("CIFAR10_SOURCE", "OMP_NUM_THREADS", "SHELL", "PYTHONPATH")
         kept = {key: v for key, v in os.environ.items() if key not in names and not key.startswith(("DVC_", "GIT_"))}
-        who = {f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         return {
             **kept,
-            **who,
+            **WHO,
             "GIT_CONFIG_GLOBAL": os.devnull,
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.folder.parent / "dvc-site"),

@@ -1,5 +1,6 @@
 """Made-up finished runs for the tests of what reports them."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def run_with(
 def arm_of(last: Sequence[float], network="resnet110", ordering="baseline", **facts) -> list[RunMetrics]:
     """An arm: a run per seed 0, 1, ..., by their last epochs' accuracies."""
     return [run_of(network, ordering, seed, accuracy=accuracy, **facts) for seed, accuracy in enumerate(last)]
+
+
+def with_facts(run: RunMetrics, **changed: Any) -> RunMetrics:
+    """The run as if these facts had been others."""
+    return dataclasses.replace(run, facts=dataclasses.replace(run.facts, **changed))
+
+
+def with_p(runs: Iterable[RunMetrics], dropout_p: float) -> list[RunMetrics]:
+    """The runs as if trained with this dropout_p."""
+    return [with_facts(run, recipe=run.facts.recipe | {"dropout_p": dropout_p}) for run in runs]
 
 
 def all_runs(**facts) -> list[RunMetrics]:

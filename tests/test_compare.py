@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import ORDERINGS, arm_of, lines_of, run_with, write_study
+from runs import ORDERINGS, arm_of, lines_of, run_with, with_facts, with_p, write_study
 from scipy.stats import ttest_rel
 from statsmodels.stats.multitest import multipletests
 
@@ -161,11 +161,7 @@ def test_it_is_told_what_was_run(compared):
 
 def test_the_recipe_that_is_told_is_that_of_the_orderings_compared(compared):
     """Where neither has dropout its p is not theirs, whatever params.yaml says of others."""
-    more = [
-        dataclasses.replace(run, facts=dataclasses.replace(run.facts, recipe=run.facts.recipe | {"dropout_p": 0.1}))
-        for run in IC
-    ]
-    runs = [*more, *BN, *BASELINE]
+    runs = [*with_p(IC, 0.1), *BN, *BASELINE]
     assert "dropout p = 0.1" in compared(runs, "ic_conv_relu:baseline", dropout_p=0.1)
     assert "dropout" not in compared(runs, "bn_conv_relu:baseline", dropout_p=0.1)
 
@@ -191,7 +187,7 @@ def test_runs_that_were_trained_otherwise_are_left_out(compared):
 
 def test_runs_of_another_network_of_that_name_are_left_out(compared):
     """Other metrics than a plan's lie in metrics/ where params.yaml was edited since."""
-    deeper = [dataclasses.replace(run, facts=dataclasses.replace(run.facts, depth=56)) for run in IC]
+    deeper = [with_facts(run, depth=56) for run in IC]
     out = compared([*deeper, *BASELINE], "ic_conv_relu:baseline")
     assert out.startswith("compare: left out, since they were trained otherwise") and tool.CHANCE in out
 

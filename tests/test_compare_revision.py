@@ -1,6 +1,5 @@
 """`python -m tools.compare --with REVISION`: an ordering beside itself as it was trained there."""
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from committing import git
-from runs import NETWORKS, arm_of, lines_of, run_with, write_study
+from runs import NETWORKS, arm_of, lines_of, run_with, with_facts, with_p, write_study
 from scipy.stats import ttest_rel
 
 from lib.metrics import RunMetrics
@@ -18,13 +17,6 @@ ORDERINGS = ["conv_relu_ic", "ic_conv_relu", "baseline"]
 BEFORE, AFTER = [0.51, 0.62, 0.70], [0.541, 0.642, 0.743]  # accuracies of the seeds 0, 1, 2
 BASELINE = arm_of([0.50, 0.60, 0.70])
 IC = arm_of(BEFORE, ordering="conv_relu_ic")
-
-
-def with_p(runs: Sequence[RunMetrics], p: float) -> list[RunMetrics]:
-    return [
-        dataclasses.replace(run, facts=dataclasses.replace(run.facts, recipe=run.facts.recipe | {"dropout_p": p}))
-        for run in runs
-    ]
 
 
 def trained(folder: Path, runs: Sequence[RunMetrics], **params: object) -> None:
@@ -142,7 +134,7 @@ def test_only_changes_that_decide_what_is_compared_are_told(project, told):
     """Another p is not the baseline's, another depth of another network neither."""
     folder = project(BASELINE)
     more = [run_with([0.4, 0.5, 0.6, 0.7], seed=seed) for seed in range(3)]
-    more = [dataclasses.replace(run, facts=dataclasses.replace(run.facts, train_images=40_000)) for run in more]
+    more = [with_facts(run, train_images=40_000) for run in more]
     networks = {name: {"block": block, "blocks_per_stage": 18} for name, (block, _) in NETWORKS.items()}
     trained(folder, more, dropout_p=0.3, epochs=4, train_images=40_000, networks=networks)
     changes = "train_images 40000 (at HEAD 50000), epochs 4 (at HEAD 3), resnet164's blocks_per_stage 18 (at HEAD 27)"

@@ -1,7 +1,5 @@
-import dataclasses
-
 import pytest
-from runs import ORDERINGS, all_runs, arm_of, run_of, run_with
+from runs import ORDERINGS, all_runs, arm_of, run_of, run_with, with_facts
 
 from lib import figure4
 from lib.paper import ordering_name
@@ -40,7 +38,7 @@ def test_curves_are_the_histories():
 def test_three_or_five_networks_get_as_many_panels(networks):
     runs = [run for run in all_runs() if run.facts.network != "resnetb164"]
     for name in ("another", "yet_another")[: networks - 3]:
-        runs.append(dataclasses.replace(runs[0], facts=dataclasses.replace(runs[0].facts, network=name)))
+        runs.append(with_facts(runs[0], network=name))
     titles = [panel.get_title() for panel in figure4.draw(runs, "title", 0.1).axes if panel.axison]
     assert len(titles) == networks
 

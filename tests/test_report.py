@@ -6,7 +6,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
-from runs import NETWORKS_PLANNED, all_runs, run_of, run_with
+from runs import NETWORKS_PLANNED, all_runs, run_of, run_with, with_facts
 
 from lib import figure4
 from lib.files import canonical_json
@@ -156,9 +156,7 @@ def test_of_many_missing_runs_some_are_named(study, undrawn, capsys):
 def test_a_part_of_the_test_set_is_told(study, undrawn):
     content = json.loads((study / "plan/study.json").read_bytes()) | {"test_images": 2000}
     (study / "plan/study.json").write_bytes(canonical_json(content))
-    report_runs = [
-        dataclasses.replace(run, facts=dataclasses.replace(run.facts, test_images=2000)) for run in all_runs()
-    ]
+    report_runs = [with_facts(run, test_images=2000) for run in all_runs()]
     for run in report_runs:
         write_metrics(study / f"metrics/{run.name}.json", run.facts, run.history)
     report.main()

@@ -3,7 +3,7 @@ import io
 
 import pandas as pd
 import pytest
-from runs import NETWORKS, ORDERINGS, all_runs, arm_of, run_of, run_with
+from runs import NETWORKS, ORDERINGS, all_runs, arm_of, run_of, run_with, with_facts
 
 from lib import paper, table1
 
@@ -36,8 +36,7 @@ def test_paper_has_sixteen_numbers_as_printed():
 
 def test_the_paper_is_no_yardstick_for_other_data_or_other_depths():
     assert table1.rows([run_of("resnet110", "baseline", dataset="synthetic")])[0].paper is None
-    shallow = run_of("resnet110", "baseline")
-    shallow = dataclasses.replace(shallow, facts=dataclasses.replace(shallow.facts, depth=8))
+    shallow = with_facts(run_of("resnet110", "baseline"), depth=8)
     assert table1.rows([shallow])[0].paper is None
 
 
